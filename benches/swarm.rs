@@ -1,11 +1,12 @@
 //! The swarm's parts: messages, the picker at ten thousand pieces and two hundred peers, and a
 //! whole session of eight clients on loopback.
 
-use std::{fs, hint::black_box};
+use std::{fs, hint::black_box, sync::Arc};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use gatecast::internals::{
     client::FetchConfig,
+    http::{self, HttpConfig},
     proto::bt::{
         bitfield::Bitfield,
         layout::PieceLayout,
@@ -99,7 +100,13 @@ fn session(c: &mut Criterion) {
                 ServerCoreBuilder::new(catalog, settings),
                 SwarmServerConfig::default(),
             );
-            let host = swarm::serve_http(host, torrents);
+            let config = HttpConfig {
+                extra: Some(Arc::new(move |request, peer, local, lobby| {
+                    torrents.answer(request, peer, local, lobby)
+                })),
+                ..HttpConfig::default()
+            };
+            let host = http::serve(host, config).expect("HTTP");
             let server = host.start(([127, 0, 0, 1], 0).into()).expect("a port");
             let mut order = FetchConfig::new(vec![server.addr()]);
             order.clients = 8;

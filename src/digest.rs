@@ -1,27 +1,29 @@
 //! The SHA-1 of a file, behind one newtype.
 //!
 //! SHA-1 is what the lab's clients and BitTorrent v1 speak; here it proves integrity, not origin.
-//! `sha1_smol` computes it, or with feature `fast-sha1` the `sha1` crate, which uses the
-//! processor's SHA instructions where it has them. Nothing else in the crate names either package.
+//! `sha1_smol` computes it; with feature `fast-sha1`, where the processor has SHA instructions, the
+//! `sha1` crate does. Nothing else in the crate names either package.
 
-use std::{fmt, io, str::FromStr};
+use std::{env, fmt, io, str::FromStr, sync::OnceLock};
 
 /// A SHA-1 digest (FIPS 180-4), 20 bytes; shown as 40 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; Self::LEN]);
 
 /// Computes a [`Digest`] from bytes fed in any slicing.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Hasher(Inner);
+
+#[derive(Clone)]
+enum Inner {
+    Portable(sha1_smol::Sha1),
+    #[cfg(feature = "fast-sha1")]
+    ByProcessor(sha1::Sha1),
+}
 
 /// Text that is not 40 hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DigestError;
-
-#[cfg(not(feature = "fast-sha1"))]
-type Inner = sha1_smol::Sha1;
-#[cfg(feature = "fast-sha1")]
-type Inner = sha1::Sha1;
 
 impl Digest {
     /// Length in bytes.
@@ -69,32 +71,59 @@ impl Digest {
 
 impl Hasher {
     /// Feeds `bytes`.
-    #[cfg(not(feature = "fast-sha1"))]
     pub fn update(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
-    }
-
-    /// Feeds `bytes`.
-    #[cfg(feature = "fast-sha1")]
-    pub fn update(&mut self, bytes: &[u8]) {
-        sha1::Digest::update(&mut self.0, bytes);
+        match &mut self.0 {
+            Inner::Portable(state) => state.update(bytes),
+            #[cfg(feature = "fast-sha1")]
+            Inner::ByProcessor(state) => sha1::Digest::update(state, bytes),
+        }
     }
 
     /// The digest of all that was fed.
-    #[cfg(not(feature = "fast-sha1"))]
     pub fn finish(self) -> Digest {
-        Digest(self.0.digest().bytes())
-    }
-
-    /// The digest of all that was fed.
-    #[cfg(feature = "fast-sha1")]
-    pub fn finish(self) -> Digest {
-        Digest(sha1::Digest::finalize(self.0).into())
+        match self.0 {
+            Inner::Portable(state) => Digest(state.digest().bytes()),
+            #[cfg(feature = "fast-sha1")]
+            Inner::ByProcessor(state) => Digest(sha1::Digest::finalize(state).into()),
+        }
     }
 }
 
-/// Which package computes the digest in this build, for the environment stamp.
-pub const ENGINE: &str = if cfg!(feature = "fast-sha1") { "sha1" } else { "sha1_smol" };
+impl Default for Hasher {
+    fn default() -> Self {
+        #[cfg(feature = "fast-sha1")]
+        if uses_processor() {
+            return Self(Inner::ByProcessor(sha1::Sha1::default()));
+        }
+        Self(Inner::Portable(sha1_smol::Sha1::default()))
+    }
+}
+
+/// Which package computes the digest here: `sha1` or `sha1_smol`.
+pub fn engine() -> &'static str {
+    if uses_processor() { "sha1" } else { PORTABLE }
+}
+
+/// In the environment variable `GATECAST_SHA1` it makes every build use this package.
+const PORTABLE: &str = "sha1_smol";
+
+fn uses_processor() -> bool {
+    static USES: OnceLock<bool> = OnceLock::new();
+    *USES.get_or_init(|| {
+        let is_forbidden = env::var_os("GATECAST_SHA1").is_some_and(|word| word == PORTABLE);
+        cfg!(feature = "fast-sha1") && has_sha_instructions() && !is_forbidden
+    })
+}
+
+/// Whether the processor has SHA instructions.
+pub fn has_sha_instructions() -> bool {
+    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    return std::arch::is_x86_feature_detected!("sha");
+    #[cfg(target_arch = "aarch64")]
+    return std::arch::is_aarch64_feature_detected!("sha2");
+    #[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")))]
+    return false;
+}
 
 /// Bytes hashed at a time: small enough to stay in a core's second-level cache, so that the
 /// copy out of the page cache is read back from there.
@@ -167,6 +196,22 @@ mod tests {
             let mut hasher = Hasher::default();
             data.chunks(step).for_each(|part| hasher.update(part));
             assert_eq!(hasher.finish(), Digest::of(&data), "step {step}");
+        }
+    }
+
+    #[cfg(feature = "fast-sha1")]
+    #[test]
+    fn both_engines_agree_at_every_length() {
+        let data: Vec<u8> = (0..300_u32).map(|n| (n * 7 % 251) as u8).collect();
+        for len in 0..data.len() {
+            let mut portable = Hasher(Inner::Portable(sha1_smol::Sha1::default()));
+            let mut by_processor = Hasher(Inner::ByProcessor(sha1::Sha1::default()));
+            let (first, second) = data[..len].split_at(len / 3);
+            for part in [first, second] {
+                portable.update(part);
+                by_processor.update(part);
+            }
+            assert_eq!(portable.finish(), by_processor.finish(), "{len} bytes");
         }
     }
 

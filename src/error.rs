@@ -104,8 +104,13 @@ impl Error {
     /// Makes an [`Error::Io`], for `map_err`.
     #[doc(hidden)]
     pub fn io(doing: &'static str, at: impl fmt::Display) -> impl FnOnce(io::Error) -> Self {
-        let at = at.to_string();
-        move |source| Self::Io { doing, at, source }
+        move |source| Self::Io { doing, at: at.to_string(), source }
+    }
+
+    /// Makes an [`Error::TimedOut`].
+    #[doc(hidden)]
+    pub fn timed_out(phase: Phase, at: impl fmt::Display, after: Duration) -> Self {
+        Self::TimedOut { phase: phase.name(), at: at.to_string(), after }
     }
 
     /// Makes an [`Error::Protocol`].

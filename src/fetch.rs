@@ -15,14 +15,11 @@ use crate::{
     error::{Error, Result},
     http,
     http::client::HttpTarget,
-    net::{key_file, socket},
+    net::{address, key_file},
     report::{session::SessionReport, verdict::Verdict},
     session::Via,
     text::{FileName, choice},
-    transport::{
-        swarm::receive::{SwarmConfig, SwarmReceiveTransport},
-        tcp, udp,
-    },
+    transport::{swarm::receive::SwarmReceiveTransport, tcp, udp},
     units::InvalidValue,
 };
 
@@ -44,6 +41,7 @@ use crate::{
 /// # Ok::<(), gatecast::Error>(())
 /// ```
 #[derive(Debug)]
+#[must_use]
 pub struct Fetch {
     config: FetchConfig,
     file: Option<String>,
@@ -80,7 +78,7 @@ impl Fetch {
 
     /// A fetch from the server on this host: `"host"`, or `"host:port"` where the port is not 8080.
     pub fn host(server: &str) -> Self {
-        Self::new(socket::resolve(server, PORT).map_err(|error| error.to_string()))
+        Self::new(address::resolve(server, PORT).map_err(|error| error.to_string()))
     }
 
     fn new(found: Result<Vec<SocketAddr>, String>) -> Self {
@@ -93,35 +91,30 @@ impl Fetch {
     }
 
     /// The file; the server's own choice unless given.
-    #[must_use]
     pub fn file(mut self, name: impl Into<String>) -> Self {
         self.file = Some(name.into());
         self
     }
 
     /// How many clients this process starts.
-    #[must_use]
     pub fn clients(mut self, clients: u16) -> Self {
         self.config.clients = clients;
         self
     }
 
     /// How many clients the whole session has, where other processes start some too.
-    #[must_use]
     pub fn group(mut self, clients: u16) -> Self {
         self.config.group = Some(clients);
         self
     }
 
     /// The way the bytes travel; the server's choice unless given.
-    #[must_use]
     pub fn via(mut self, via: Via) -> Self {
         self.config.via = Some(via);
         self
     }
 
     /// What the clients call themselves.
-    #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.config.name = name.into();
         self
@@ -129,7 +122,6 @@ impl Fetch {
 
     /// The folder for the copies, which is made where it is missing. A file in it is replaced only
     /// if it has the name that [`file`](Self::file) gave, or with [`overwrite`](Self::overwrite).
-    #[must_use]
     pub fn out(mut self, folder: impl Into<PathBuf>) -> Self {
         self.config.out = folder.into();
         self.config.overwrite = OverwritePolicy::UsersFolder;
@@ -137,35 +129,30 @@ impl Fetch {
     }
 
     /// Replaces a file that has the name of the copy, also where the server chose that name.
-    #[must_use]
     pub fn overwrite(mut self, overwrite: bool) -> Self {
         self.overwrite = overwrite;
         self
     }
 
     /// Goes on with what an earlier fetch left unfinished.
-    #[must_use]
     pub fn resume(mut self, resume: bool) -> Self {
         self.config.resume = resume;
         self
     }
 
     /// How long a server that is not there yet is waited for.
-    #[must_use]
     pub fn retry(mut self, patience: Duration) -> Self {
         self.config.retry = patience;
         self
     }
 
     /// The SHA-1 that the file must have, 40 hexadecimal digits.
-    #[must_use]
     pub fn sha1(mut self, digest: impl Into<String>) -> Self {
         self.sha1 = Some(digest.into());
         self
     }
 
     /// Proves the key in this file to the server, and fetches only from a server that proves it too.
-    #[must_use]
     pub fn key(mut self, file: impl Into<PathBuf>) -> Self {
         self.key = Some(file.into());
         self
@@ -206,7 +193,7 @@ pub(crate) struct FetchTask {
     /// What is fetched by HTTP instead of the native conversation.
     target: Option<HttpTarget>,
     /// For a session that is a swarm.
-    pub(crate) swarm: SwarmConfig,
+    pub(crate) swarm: SwarmReceiveTransport,
     /// For a session by multicast: the address of the interface on which the group is joined.
     pub(crate) multicast_interface: Option<Ipv4Addr>,
 }
@@ -239,7 +226,7 @@ impl FetchTask {
             run: FetchRun::new(&config),
             config,
             target,
-            swarm: SwarmConfig::default(),
+            swarm: SwarmReceiveTransport::default(),
             multicast_interface: None,
         })
     }
@@ -253,12 +240,12 @@ impl FetchTask {
             return http::client::run(&self.run, &self.config, target);
         }
         let transports: [&dyn ReceiveTransport; 6] = [
-            &tcp::receive::TcpReceiver,
+            &tcp::receive::TCP,
             &udp::receive::UDP,
             &udp::receive::RAW,
             &udp::receive::MULTICAST.on_interface(self.multicast_interface),
-            &http::transport::HttpReceive,
-            &SwarmReceiveTransport::new(self.swarm),
+            &tcp::receive::HTTP,
+            &self.swarm,
         ];
         self.run.run(&self.config, &transports)
     }
@@ -274,10 +261,14 @@ fn http_target(config: &FetchConfig) -> Result<HttpTarget> {
         return Ok(HttpTarget::file(&host, file));
     }
     // HTTP has no word for the server's choice; its own protocol lists what there is.
-    match &client::list(&config.server, None)?[..] {
-        [file] => Ok(HttpTarget::file(&host, &file.name)),
+    match &client::list(&config.server, None)?.0[..] {
+        [(file, false)] => Ok(HttpTarget::file(&host, &file.name)),
+        [(file, true)] => {
+            let reason = format!("'{}' is a folder, which does not go by HTTP", file.name);
+            Err(Error::refused(addr, reason))
+        }
         files => {
-            let names = choice(files.iter().map(|file| &file.name));
+            let names = choice(files.iter().map(|(file, _)| &file.name));
             let reason = format!("it offers {} files, so name one: {names}", files.len());
             Err(Error::refused(addr, reason))
         }

@@ -20,7 +20,7 @@ use crate::{
         config::ServerConfig,
     },
     session::{FileInfo, MAX_SEATS, Via},
-    text::{FileName, choice, escape},
+    text::{FileName, choice, escape_path},
     transport::{
         swarm,
         swarm::torrents::{SwarmServerConfig, Torrents},
@@ -35,8 +35,11 @@ use crate::{
 /// Where nothing else is said, the clients choose the file, their number and the way, a session
 /// waits 60 s for its clients, and no log is written.
 #[derive(Debug, Default)]
+#[must_use]
 pub struct ServerBuilder {
     pub(crate) paths: Vec<PathBuf>,
+    /// Folders that are offered as one thing each.
+    pub(crate) trees: Vec<PathBuf>,
     pub(crate) config: ServerConfig,
     pub(crate) log_dir: Option<PathBuf>,
     pub(crate) http: HttpConfig,
@@ -48,6 +51,8 @@ pub struct ServerBuilder {
     pub(crate) file: Option<String>,
     /// The file with the key, not yet read.
     pub(crate) key: Option<PathBuf>,
+    /// What the file of clients that name none must be.
+    pub(crate) again: Option<FileInfo>,
 }
 
 /// A running server: it holds each session's clients until all are ready, releases them together
@@ -111,49 +116,49 @@ pub(crate) const DOCUMENTS: Documents = Documents {
 
 impl ServerBuilder {
     /// Offers a file, or the files of a folder without its subfolders. May be called again.
-    #[must_use]
     pub fn offer(mut self, path: impl Into<PathBuf>) -> Self {
         self.paths.push(path.into());
         self
     }
 
+    /// Offers a folder as one thing, under its last name, with its subfolders and hidden files. Links,
+    /// devices and pipes in it are left out, with a warning. May be called again.
+    pub fn tree(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.trees.push(folder.into());
+        self
+    }
+
     /// How many clients a session has, 1 to 10,000, whatever they say themselves.
-    #[must_use]
     pub fn clients(mut self, clients: u16) -> Self {
         self.config.clients = Some(clients);
         self
     }
 
     /// The file for clients that name none.
-    #[must_use]
     pub fn file(mut self, name: impl Into<String>) -> Self {
         self.file = Some(name.into());
         self
     }
 
     /// The way the bytes travel, whatever the clients say.
-    #[must_use]
     pub fn via(mut self, via: Via) -> Self {
         self.config.via = Some(via);
         self
     }
 
     /// How long a session waits for its clients, from the first one.
-    #[must_use]
     pub fn max_wait(mut self, wait: Duration) -> Self {
         self.config.max_wait = wait;
         self
     }
 
     /// Releases so many ready clients when that time is over, instead of none.
-    #[must_use]
     pub fn quorum(mut self, clients: u16) -> Self {
         self.config.quorum = Some(clients);
         self
     }
 
     /// The payload rate of a whole session in bit/s, shared by its clients; unlimited unless given.
-    #[must_use]
     pub fn rate(mut self, bits_per_second: u64) -> Self {
         self.config.rate = Some(Rate(bits_per_second));
         self
@@ -162,14 +167,12 @@ impl ServerBuilder {
     /// Serves only clients that prove the key in this file, at least 16 bytes that nobody but the
     /// file's owner may read. Programs that cannot prove it (curl, BitTorrent clients, the lab's) get
     /// nothing. Nothing is encrypted.
-    #[must_use]
     pub fn key(mut self, file: impl Into<PathBuf>) -> Self {
         self.key = Some(file.into());
         self
     }
 
     /// Writes a log for each session into this folder.
-    #[must_use]
     pub fn log_dir(mut self, folder: impl Into<PathBuf>) -> Self {
         self.log_dir = Some(folder.into());
         self
@@ -193,19 +196,26 @@ impl ServerBuilder {
 
     /// The same; `progress` is told how far each file's digest is.
     pub(crate) fn bind_with(self, addr: SocketAddr, progress: HashProgress<'_>) -> Result<Server> {
-        let Self { paths, mut config, log_dir, http, udp, swarm, lab_udp, file, key } = self;
-        config.key = key.map(|path| key_file::read(&path)).transpose()?;
+        let Self { paths, trees, mut config, log_dir, http, udp, swarm, lab_udp, file, key, again } =
+            self;
+        if let Some(path) = key {
+            config.key = Some(key_file::read(&path)?);
+        }
         if lab_udp.is_some() && config.closes(Greeting::Lab) {
             return Err(Error::usage("the lab's UDP clients cannot prove a key: add --open lab"));
         }
         if let Some(name) = file {
             config.file = Some(FileName::new(&name).map_err(Error::usage)?);
         }
-        let catalog = Catalog::offer(&paths)?;
+        let mut catalog = Catalog::offer(&paths)?;
+        trees.iter().try_for_each(|folder| catalog.offer_tree(folder))?;
         if catalog.names().next().is_none() {
             return Err(nothing_to_offer(&paths));
         }
         check(&catalog, &config)?;
+        if let Some(wanted) = again {
+            config.file = Some(check_again(&catalog, config.file.as_ref(), &wanted, progress)?);
+        }
         if let Some(folder) = &log_dir {
             files::check_folder(folder, "--log-dir")?;
         }
@@ -231,12 +241,30 @@ impl ServerBuilder {
 
 /// The error of `paths` without a file.
 fn nothing_to_offer(paths: &[PathBuf]) -> Error {
-    let shown: Vec<_> = paths.iter().map(|path| escape(&path.display().to_string())).collect();
+    let shown: Vec<_> = paths.iter().map(|path| escape_path(path)).collect();
     Error::usage(format_args!(
         "no file to offer in '{}': files in subfolders and hidden files are not taken; name them \
          to offer them",
         shown.join("', '")
     ))
+}
+
+/// Refuses to send another file than `wanted` to those who lack that. Returns what the offered one is
+/// called: `name`, or the only one, or as it was.
+pub(crate) fn check_again(
+    catalog: &Catalog,
+    name: Option<&FileName>,
+    wanted: &FileInfo,
+    progress: HashProgress<'_>,
+) -> Result<FileName> {
+    let name = name.or_else(|| catalog.only()).unwrap_or(&wanted.name);
+    let sha1 = catalog.open(name, progress)?.info.sha1;
+    if sha1 == wanted.sha1 {
+        return Ok(name.clone());
+    }
+    let FileInfo { name: then, sha1: theirs, .. } = wanted;
+    let what = format!("the session in the log sent '{then}' with the SHA-1 {theirs}");
+    Err(Error::usage(what + &format!(", and '{name}' has {sha1}: it is another file")))
 }
 
 /// Refuses settings that are out of range or contradict each other.

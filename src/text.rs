@@ -4,7 +4,20 @@
 //! text reaches a terminal, a log line or a table; [`FileName`] is the one type that opens or
 //! creates files, and only [`FileName::new`] makes it.
 
-use std::fmt;
+use std::{fmt, path::Path};
+
+/// `Debug` for a type that holds what has none, or what nobody may see: its name, and these fields.
+macro_rules! debug_fields {
+    ($type:ident $(, $field:ident)*) => {
+        impl std::fmt::Debug for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                let mut shown = f.debug_struct(stringify!($type));
+                shown$(.field(stringify!($field), &self.$field))*.finish_non_exhaustive()
+            }
+        }
+    };
+}
+pub(crate) use debug_fields;
 
 /// A file name that is one path component and nothing else: at most 255 bytes of UTF-8, without
 /// separators, controls or direction marks, and neither `.` nor `..`.
@@ -24,6 +37,10 @@ pub struct NameError {
 
 /// Longest file name, bytes: what every common file system takes for one component.
 pub const FILE_NAME_MAX: usize = 255;
+
+/// Why Windows makes no file of a name.
+const FORBIDDEN_ON_WINDOWS: &str = "on Windows no file may have the name of a device, a character \
+    such as ':' or '?', or a dot or blank at its end";
 
 /// Most bytes of a stranger's answer that are shown: a line of a terminal.
 const EXCERPT_MAX: usize = 80;
@@ -50,10 +67,18 @@ impl FileName {
         if name.chars().any(is_unsafe) {
             return refuse("it holds a control character or direction mark");
         }
-        if cfg!(windows) && is_other_on_windows(name) {
-            return refuse("it is another name, or a device, on this system");
-        }
         Ok(Self(name.to_owned()))
+    }
+
+    /// The name, as that of a file which this system is about to make.
+    ///
+    /// # Errors
+    /// Windows takes it for a device's, or for another name.
+    pub fn for_file_here(self) -> Result<Self, NameError> {
+        if cfg!(windows) && is_other_on_windows(&self.0) {
+            return Err(NameError::new(&self.0, FORBIDDEN_ON_WINDOWS));
+        }
+        Ok(self)
     }
 
     /// The name.
@@ -102,6 +127,23 @@ pub fn escape(text: &str) -> String {
     shown
 }
 
+/// A path as a message or a table shows it.
+pub fn escape_path(path: &Path) -> String {
+    let shown = escape(&path.display().to_string());
+    // Windows has between two folders what an escape begins with.
+    if cfg!(windows) { shown.replace("\\u{5c}", "\\") } else { shown }
+}
+
+/// The same, made only when it is shown.
+#[derive(Clone, Copy, Debug)]
+pub struct ShownPath<'a>(pub &'a Path);
+
+impl fmt::Display for ShownPath<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&escape_path(self.0))
+    }
+}
+
 /// Names to choose from, for a message: the first five, and how many more there are.
 pub fn choice<'a>(names: impl Iterator<Item = &'a FileName>) -> String {
     let mut names = names.map(FileName::to_string);
@@ -110,6 +152,20 @@ pub fn choice<'a>(names: impl Iterator<Item = &'a FileName>) -> String {
         0 => first.join(", "),
         more => format!("{} and {more} more (gatecast list shows them)", first.join(", ")),
     }
+}
+
+/// `names`, escaped, as many as `room` bytes hold and at least one, and how many more there are.
+pub fn some_of<'a>(names: impl Iterator<Item = &'a str>, room: usize) -> String {
+    let names: Vec<String> = names.map(escape).collect();
+    let mut length = 0;
+    let fits = names.iter().take_while(|name| {
+        length += name.len() + 2;
+        length <= room + 2
+    });
+    let (first, others) = names.split_at(fits.count().max(1).min(names.len()));
+    let more =
+        if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
+    first.join(", ") + &more
 }
 
 /// The beginning of what a stranger sent, to be shown: ten words of its first line, escaped.
@@ -148,12 +204,15 @@ fn is_other_on_windows(name: &str) -> bool {
     let stem = name.split('.').next().unwrap_or_default().trim_end();
     let device = |known: &str| stem.eq_ignore_ascii_case(known);
     let numbered = |known: &str| {
-        let port = stem.get(..3).filter(|start| start.eq_ignore_ascii_case(known));
-        port.is_some() && matches!(stem.as_bytes()[3..], [b'1'..=b'9'])
+        let (port, number) = stem.split_at_checked(3).unwrap_or_default();
+        let mut number = number.chars();
+        port.eq_ignore_ascii_case(known)
+            && matches!(number.next(), Some('1'..='9' | '\u{b9}' | '\u{b2}' | '\u{b3}'))
+            && number.next().is_none()
     };
     name.ends_with(['.', ' '])
         || name.contains([':', '*', '?', '"', '<', '>', '|'])
-        || ["con", "prn", "aux", "nul"].into_iter().any(device)
+        || ["con", "prn", "aux", "nul", "conin$", "conout$"].into_iter().any(device)
         || ["com", "lpt"].into_iter().any(numbered)
 }
 
@@ -185,6 +244,53 @@ impl fmt::Display for ClientName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&escape(&self.0))
     }
+}
+
+/// `text` with its lines broken at blanks where they are longer than `limit` columns; they go on
+/// after `more`.
+pub fn wrapped(text: &str, limit: usize, more: &str) -> String {
+    let mut all = String::new();
+    for line in text.lines() {
+        let (mut rest, mut indent) = (line, "");
+        while width(indent) + width(rest) > limit {
+            let mut taken = width(indent);
+            let (mut blank, mut end) = (None, 0);
+            for (at, ch) in rest.char_indices() {
+                taken += width(ch.encode_utf8(&mut [0; 4]));
+                if ch == ' ' && !rest[..at].trim().is_empty() {
+                    blank = Some(at);
+                }
+                if taken > limit {
+                    break;
+                }
+                end = at + ch.len_utf8();
+            }
+            let (here, next) = rest.split_at(blank.unwrap_or(end));
+            all.extend([indent, here.trim_end(), "\n"]);
+            (rest, indent) = (next.trim_start(), more);
+        }
+        all.extend([indent, rest, "\n"]);
+    }
+    all
+}
+
+/// The columns of a terminal that `text` takes. Counts what names are really made of: accents
+/// that stand on the letter before, East Asian letters and pictures that take two.
+pub fn width(text: &str) -> usize {
+    let wide = |ch: char| match ch {
+        '\u{300}'..='\u{36f}' | '\u{fe00}'..='\u{fe0f}' => 0,
+        '\u{1100}'..='\u{115f}'
+        | '\u{2e80}'..='\u{a4cf}'
+        | '\u{ac00}'..='\u{d7a3}'
+        | '\u{f900}'..='\u{faff}'
+        | '\u{fe30}'..='\u{fe6f}'
+        | '\u{ff00}'..='\u{ff60}'
+        | '\u{ffe0}'..='\u{ffe6}'
+        | '\u{1f300}'..='\u{1faff}'
+        | '\u{20000}'..='\u{3fffd}' => 2,
+        _ => 1,
+    };
+    text.chars().map(wide).sum()
 }
 
 #[cfg(test)]
@@ -230,13 +336,45 @@ mod tests {
     }
 
     #[test]
-    fn names_that_windows_takes_for_others_are_refused_there_alone() {
-        for name in ["CON", "con.txt", "NUL .x", "Com1", "lpt9.log", "a.", "a ", "a:b", "a?"] {
+    fn names_that_windows_forbids_make_no_file_there_alone() {
+        for name in [
+            "CON",
+            "con.txt",
+            "NUL .x",
+            "Com1",
+            "lpt9.log",
+            "LPT\u{b2}",
+            "conin$",
+            "a.",
+            "a ",
+            "a:b",
+            "a?",
+            "<",
+            ">",
+            "\"",
+            "|",
+            "*",
+        ] {
             assert!(is_other_on_windows(name), "{name}");
-            assert_eq!(FileName::new(name).is_err(), cfg!(windows), "{name}");
+            // It can be offered, asked for and listed everywhere.
+            let name = FileName::new(name).expect("one component");
+            assert_eq!(name.clone().for_file_here().is_err(), cfg!(windows), "{name}");
         }
-        for name in ["console", "com0", "com10", "a.con", "nül", "comé", ".a", "a b"] {
+        let longest = "x".repeat(FILE_NAME_MAX);
+        for name in [
+            "console",
+            "com0",
+            "com10",
+            "com",
+            "a.con",
+            "n\u{fc}l",
+            "com\u{e9}",
+            ".a",
+            "a b",
+            &longest,
+        ] {
             assert!(!is_other_on_windows(name), "{name}");
+            assert!(FileName::new(name).expect(name).for_file_here().is_ok(), "{name}");
         }
     }
 
@@ -247,6 +385,18 @@ mod tests {
         assert!(ClientName::new("").is_err());
         assert!(ClientName::new(&"n".repeat(64)).is_ok());
         assert!(ClientName::new(&"n".repeat(65)).is_err());
+    }
+
+    #[test]
+    fn names_that_find_no_room_are_counted() {
+        let names = ["pc-01", "pc-02", "p|", "x"];
+        let some = |count: usize, room| some_of(names.into_iter().take(count), room);
+        assert_eq!(some(4, 99), "pc-01, pc-02, p\\u{7c}, x");
+        assert_eq!(some(2, 12), "pc-01, pc-02");
+        assert_eq!(some(2, 11), "pc-01 and 1 more");
+        // None comes after one that was left out.
+        assert_eq!(some(4, 17), "pc-01, pc-02 and 2 more");
+        assert_eq!((some(1, 0), some(0, 9)), ("pc-01".to_owned(), String::new()));
     }
 
     #[test]
@@ -269,5 +419,12 @@ mod tests {
         for forged in ["\\", "\\n", "\\u{}", "\\u{110000}", "\\u{+1}", "\\u{12", "\\u{0000041}"] {
             assert_eq!(unescape(forged), None, "{forged}");
         }
+    }
+
+    #[test]
+    fn path_shows_its_folders_and_hides_what_forges() {
+        let shown = escape_path(&Path::new("a").join("b\n|"));
+        let between = std::path::MAIN_SEPARATOR;
+        assert_eq!(shown, format!("a{between}b\\u{{a}}\\u{{7c}}"));
     }
 }

@@ -76,21 +76,24 @@ pub struct Transfer {
     pub first_client: Option<(ClockId, Moment)>,
     /// What a way counts beyond bytes.
     pub counts: Counts,
+    /// Where its time went.
+    pub evidence: Evidence,
 }
 
-/// Makes [`Counts`] and everything that must name each of its counters, in one order, so that a
+/// Makes a type of figures and everything that must name each of them, in one order, so that a
 /// message, a log line and a document cannot forget one.
 macro_rules! counts {
-    ($($(#[doc = $doc:literal])+ $name:ident: $long:literal,)+) => {
-        /// Counters that only some ways have. Those of datagrams add up, which every session's
-        /// sums are held to: what was offered is unique, lost or unheard; what was lost was lost
-        /// in the server's queue, the network or the client's buffer.
+    (
+        $(#[doc = $about:literal])+ $type:ident:
+        $($(#[doc = $doc:literal])+ $name:ident: $long:literal,)+
+    ) => {
+        $(#[doc = $about])+
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-        pub struct Counts {
+        pub struct $type {
             $($(#[doc = $doc])+ pub $name: Option<u64>,)+
         }
 
-        impl Counts {
+        impl $type {
             /// The names, as messages, log lines and documents have them.
             pub const NAMES: [&'static str; [$(stringify!($name)),+].len()] =
                 [$(stringify!($name)),+];
@@ -103,7 +106,7 @@ macro_rules! counts {
                 [$(self.$name),+]
             }
 
-            /// Counters of these values, in the order of the names.
+            /// Figures of these values, in the order of the names.
             pub fn from_values(values: [Option<u64>; Self::NAMES.len()]) -> Self {
                 let [$($name),+] = values;
                 Self { $($name),+ }
@@ -112,7 +115,15 @@ macro_rules! counts {
     };
 }
 
+mod evidence;
+
+pub use self::evidence::Evidence;
+
 counts! {
+    /// Counters that only some ways have. Those of datagrams add up, which every session's
+    /// sums are held to: what was offered is unique, lost or unheard; what was lost was lost
+    /// in the server's queue, the network or the client's buffer.
+    Counts:
     /// Datagrams that never came to the client's program, wherever they were lost.
     lost: "lost_datagrams",
     /// Datagrams received more than once.
@@ -199,6 +210,9 @@ pub struct Global {
     pub seconds_verified: Option<Duration>,
 }
 
+/// Why the row of a client is there that a roster names and that had no seat when the muster ended.
+pub const ABSENT: &str = "did not come";
+
 impl Outcome {
     /// All outcomes.
     pub const ALL: [Self; 5] =
@@ -238,6 +252,7 @@ impl Transfer {
             first_server: None,
             first_client: None,
             counts: Counts::default(),
+            evidence: Evidence::default(),
         }
     }
 
@@ -245,6 +260,11 @@ impl Transfer {
     pub fn fail(&mut self, outcome: Outcome, reason: impl Into<String>) {
         self.outcome = outcome;
         self.reason = Some(reason.into());
+    }
+
+    /// True when nobody came of this name.
+    pub fn is_absent(&self) -> bool {
+        self.client.is_none() && self.reason.as_deref() == Some(ABSENT)
     }
 
     /// True when the client holds the whole file and proved it.

@@ -59,13 +59,13 @@ impl Moment {
 
 impl Rate {
     /// Bytes per second.
-    #[allow(clippy::cast_precision_loss)] // Exact to 2^53 bit/s.
+    // Exact to 2^53 bit/s.
     pub fn bytes_per_second(self) -> f64 {
         self.0 as f64 / 8.0
     }
 
     /// Megabits (10^6 bits) per second.
-    #[allow(clippy::cast_precision_loss)] // Exact to 2^53 bit/s.
+    // Exact to 2^53 bit/s.
     pub fn mbit(self) -> f64 {
         self.0 as f64 / 1e6
     }
@@ -104,7 +104,6 @@ pub fn decimal_seconds(span: Duration) -> String {
 pub fn mbit_per_second(bytes: u64, span: Duration) -> Option<f64> {
     let seconds = span.as_secs_f64();
     // u64 to f64 is exact to 2^53 bytes, nine petabytes.
-    #[allow(clippy::cast_precision_loss)]
     (seconds > 0.0 && bytes > 0).then(|| bytes as f64 * 8.0 / seconds / 1e6)
 }
 

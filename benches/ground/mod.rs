@@ -42,7 +42,12 @@ pub(crate) struct Dice(u64);
 impl Dice {
     /// The one sequence.
     pub(crate) fn new() -> Self {
-        Self(0x6265_6e63_6865_7321)
+        Self::of(0x6265_6e63_6865_7321)
+    }
+
+    /// The sequence of `seed`.
+    pub(crate) fn of(seed: u64) -> Self {
+        Self(seed)
     }
 
     /// Puts `items` in another order.
@@ -91,11 +96,12 @@ pub(crate) fn is_bench() -> bool {
 
 /// How many runs: `--runs K`.
 pub(crate) fn runs(usual: usize) -> usize {
-    let given = std::env::args()
-        .skip_while(|word| word != "--runs")
-        .nth(1)
-        .map(|text| text.parse().expect("--runs needs a whole number"));
-    given.unwrap_or(usual)
+    option("--runs").map_or(usual, |text| text.parse().expect("--runs needs a whole number"))
+}
+
+/// The word after `name` on the command line.
+pub(crate) fn option(name: &str) -> Option<String> {
+    std::env::args().skip_while(|word| word != name).nth(1)
 }
 
 /// Whether the command line names this part of a bench, or names none and so asks for all.
@@ -148,7 +154,7 @@ pub(crate) fn stamp() {
             _ => " with changes",
         }
     );
-    println!("digest       {}", gatecast::internals::digest::ENGINE);
+    println!("digest       {}", gatecast::internals::digest::engine());
     println!("congestion   {}", congestion());
     println!("load         {} (compare only within one run unless it is below 1)", load());
 }

@@ -17,6 +17,7 @@ use std::{
 use gatecast::internals::net::{
     copy,
     copy::{Copying, Method, SLOWEST},
+    storage::FileStorage,
 };
 
 /// How bytes go from one file to many.
@@ -43,6 +44,7 @@ impl Wire<'_> {
     pub(crate) fn run(&self, source: &Path) -> Duration {
         let file = File::open(source).expect("a source");
         let bytes = file.metadata().expect("a file").len();
+        let file = file.into();
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
         let addr = listener.local_addr().expect("bound");
         let start = Barrier::new(2 * self.clients + 1);
@@ -86,12 +88,12 @@ impl Wire<'_> {
         took.expect("one client at least")
     }
 
-    fn sink(&self, number: usize) -> File {
+    fn sink(&self, number: usize) -> FileStorage {
         let sink = match self.place(number) {
             Some(path) => File::create_new(path),
             None => OpenOptions::new().write(true).open("/dev/null"),
         };
-        sink.expect("a place for the copy")
+        sink.expect("a place for the copy").into()
     }
 
     fn place(&self, number: usize) -> Option<std::path::PathBuf> {

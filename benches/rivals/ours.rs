@@ -12,7 +12,11 @@ use crate::{CLIENTS, clear, ground, theirs, timed};
 
 /// A built program.
 #[derive(Clone, Debug)]
-pub(crate) struct Build(PathBuf);
+pub(crate) struct Build {
+    program: PathBuf,
+    /// Computes digests with `sha1_smol` on any processor.
+    is_portable: bool,
+}
 
 /// A server of one file.
 pub(crate) struct Ours {
@@ -31,12 +35,14 @@ pub(crate) struct Times {
     pub(crate) verified: f64,
     /// The client process from its start to its end, digests, syncs and table included.
     pub(crate) whole: f64,
+    /// Between the first bytes of the first and of the last client, milliseconds.
+    pub(crate) skew_ms: f64,
 }
 
 impl Build {
     /// The program of this very build.
     pub(crate) fn this() -> Self {
-        Self(PathBuf::from(env!("CARGO_BIN_EXE_gatecast")))
+        Self { program: PathBuf::from(env!("CARGO_BIN_EXE_gatecast")), is_portable: false }
     }
 
     /// The program with other features, built beside this one if it is not there yet.
@@ -51,18 +57,37 @@ impl Build {
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .status();
         // The next build replaces it, so it gets a name of its own.
-        (status.ok()?.success() && fs::copy(built, &kept).is_ok()).then_some(Self(kept))
+        (status.ok()?.success() && fs::copy(built, &kept).is_ok())
+            .then_some(Self { program: kept, is_portable: false })
+    }
+
+    /// The same with the digests of `sha1_smol`.
+    pub(crate) fn portable(self) -> Self {
+        Self { is_portable: true, ..self }
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.envs(self.is_portable.then_some(("GATECAST_SHA1", "sha1_smol")));
+        command
     }
 }
 
 impl Ours {
-    /// Serves `file` with the copy that `--copy` names.
+    /// Serves `file`, which may be a folder to be sent as one, with the copy that `--copy` names.
     pub(crate) fn start(build: &Build, file: &Path, copy: &str) -> Self {
+        Self::start_by(build, file, copy, "tcp")
+    }
+
+    /// The same by another way.
+    pub(crate) fn start_by(build: &Build, file: &Path, copy: &str, via: &str) -> Self {
         let logs = ground::scratch("logs");
-        let mut server = Command::new(&build.0)
-            .args(["serve", "--listen", "127.0.0.1:0", "--copy", copy, "--json"])
+        let mut server = build
+            .command()
+            .args(["serve", "--listen", "127.0.0.1:0", "--copy", copy, "--via", via, "--json"])
             .args(["--clients", &CLIENTS.to_string(), "--log-dir"])
             .arg(logs.path())
+            .args(file.is_dir().then_some("--tree"))
             .arg(file)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -90,7 +115,7 @@ impl Ours {
     /// One release to one process of clients, into files below `work`.
     pub(crate) fn fetch(&self, work: &Path) -> Times {
         let out = work.join("ours");
-        let mut command = Command::new(&self.build.0);
+        let mut command = self.build.command();
         command
             .args(["fetch", &self.addr, "--json", "--copy", &self.copy])
             .args(["--clients", &CLIENTS.to_string(), "--out"])
@@ -114,6 +139,7 @@ impl Ours {
             last_byte: document["global"]["seconds"].as_f64().expect("whole copies"),
             verified: after_release("seconds_verified"),
             whole,
+            skew_ms: document["release"]["skew_client_us"].as_f64().unwrap_or(f64::NAN) / 1e3,
         }
     }
 }

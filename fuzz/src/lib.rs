@@ -9,6 +9,7 @@ pub mod heap;
 pub mod http;
 pub mod input;
 pub mod logs;
+pub mod manifest;
 pub mod native;
 pub mod relay;
 pub mod swarm;
@@ -44,6 +45,7 @@ targets! {
     bencode: swarm::bencode, swarm::bencode_seeds;
     metainfo: swarm::metainfo, swarm::metainfo_seeds;
     peer_wire: swarm::peer_wire, swarm::peer_wire_seeds;
+    manifest: manifest::manifest, manifest::seeds;
     tracker: swarm::tracker, swarm::tracker_seeds;
     live_stream: relay::live_stream, relay::live_stream_seeds;
     relay_control: relay::control, relay::control_seeds;

@@ -8,15 +8,15 @@ use gatecast::internals::{
         lab::udp::LabRequest,
         line::{LINE_MAX, LineBuf},
         native::{
-            ClientHello, ErrorCode, FromClient, FromServer, Join, LAST_WORDS_MAX, Offer, Receipt,
-            Summary, decode_last_words,
+            ClientHello, ErrorCode, FromClient, FromServer, Join, LAST_WORDS_MAX, ListEnd, Offer,
+            Receipt, Summary, decode_last_words,
             echo::{EchoOrder, EchoResult, EchoTerms},
             encode_last_words,
         },
     },
     session::{FileInfo, SeatId, SessionId, Via},
     text::{ClientName, FileName},
-    transfer::{ClockId, Counts, Outcome},
+    transfer::{ClockId, Counts, Evidence, Outcome},
     units::Moment,
 };
 use std::time::Duration;
@@ -109,6 +109,10 @@ fn counts() -> Counts {
     Counts::from_values(values)
 }
 
+fn evidence() -> Evidence {
+    Evidence::from_values([Some(7); Evidence::NAMES.len()])
+}
+
 fn name(text: &str) -> ClientName {
     ClientName::new(text).expect("a name")
 }
@@ -122,6 +126,7 @@ fn client_messages() -> Vec<Vec<u8>> {
         durable: Some(Duration::from_micros(9)),
         first: Some((ClockId(1), Moment(2))),
         counts: counts(),
+        evidence: evidence(),
     };
     let fail = FromClient::Fail {
         outcome: Outcome::TimedOut,
@@ -139,8 +144,13 @@ fn client_messages() -> Vec<Vec<u8>> {
         FromClient::Receipt(receipt),
         fail,
     ];
-    let join =
-        Join { file: Some(file().name), group: 25, via: Some(Via::Tcp), name: name("PC-07") };
+    let join = Join {
+        file: Some(file().name),
+        group: 25,
+        via: Some(Via::Tcp),
+        name: name("PC-07"),
+        takes_trees: true,
+    };
     let hello = [ClientHello::Join(join), ClientHello::List, ClientHello::Echo];
     let order = EchoOrder { udp: 40_000, tcp: 40_001, random: 7 };
     let said = said.iter().map(FromClient::encode).chain([order.encode()]);
@@ -148,8 +158,16 @@ fn client_messages() -> Vec<Vec<u8>> {
 }
 
 fn server_messages() -> Vec<Vec<u8>> {
-    let offer =
-        Offer { session: SessionId(7), seat: SeatId(3), clients: 25, via: Via::Udp, file: file() };
+    let run = Some(9);
+    let offer = Offer {
+        session: SessionId(7),
+        seat: SeatId(3),
+        clients: 25,
+        run,
+        via: Via::Udp,
+        file: file(),
+        tree: Some(3),
+    };
     let summary = Summary {
         outcome: Outcome::Complete,
         reason: Some("the source has changed since".to_owned()),
@@ -159,11 +177,12 @@ fn server_messages() -> Vec<Vec<u8>> {
         first: Some(Duration::from_micros(2)),
         sender: "sendfile, bbr".to_owned(),
         counts: counts(),
+        evidence: evidence(),
     };
     let said = [
         FromServer::Offer(offer),
-        FromServer::File(file()),
-        FromServer::End,
+        FromServer::File { file: file(), is_tree: true },
+        FromServer::End(ListEnd { run, clients: Some(25), file: Some(file().name) }),
         FromServer::Wait { ready: 1, clients: 25 },
         FromServer::Go { bytes: 9 },
         FromServer::Summary(summary),

@@ -2,18 +2,22 @@
 
 use gatecast::internals::{
     digest::Digest,
-    proto::bt::{
-        bencode::{self, DEPTH_MAX, Dictionary, ITEMS_MAX, Item, Value},
-        bitfield::Bitfield,
-        metainfo::{Metainfo, PIECE_MAX, PIECE_MIN, PIECES_MAX, piece_bytes},
-        tracker::{
-            announce::{Announce, AnnounceEvent, SHARES_MAX},
-            response::{AnnounceResponse, PEERS_MAX, encode_failure},
-            scrape::{self, ScrapeCounts},
+    proto::{
+        bt::{
+            bencode::{self, DEPTH_MAX, Dictionary, ITEMS_MAX, Item, Value},
+            bitfield::Bitfield,
+            metainfo::{Metainfo, PIECE_MAX, PIECE_MIN, PIECES_MAX, piece_bytes},
+            tracker::{
+                announce::{Announce, AnnounceEvent, SHARES_MAX},
+                response::{AnnounceResponse, PEERS_MAX, encode_failure},
+                scrape::{self, ScrapeCounts},
+            },
+            wire::{
+                Block, ExtendedHandshake, HANDSHAKE_LEN, Handshake, Message, MessageLimits,
+                frame_len,
+            },
         },
-        wire::{
-            Block, ExtendedHandshake, HANDSHAKE_LEN, Handshake, Message, MessageLimits, frame_len,
-        },
+        manifest::Manifest,
     },
     session::{SeatId, SessionId},
     text::{FileName, is_unsafe},
@@ -83,6 +87,12 @@ pub fn metainfo(data: &[u8]) {
         assert!(piece.is_power_of_two() && (PIECE_MIN..=PIECE_MAX).contains(&piece));
         assert!(number.div_ceil(u64::from(piece)) <= u64::from(PIECES_MAX));
     }
+    let (name, manifest) = folder();
+    if let Ok(torrent) = bounded(data.len(), || Metainfo::decode_tree(data, &name, &manifest)) {
+        assert_eq!((torrent.bytes, torrent.pieces.len()), (manifest.bytes(), 3));
+        let bytes = torrent.encode(None, None);
+        assert_eq!(Metainfo::decode_tree(&bytes, &name, &manifest), Ok(torrent));
+    }
     let Ok(torrent) = bounded(data.len(), || Metainfo::decode(data)) else {
         return;
     };
@@ -110,8 +120,23 @@ fn torrent(pieces: u8) -> Metainfo {
     Metainfo::new(name, u64::from(pieces) << 14, 1 << 14, digests).expect("a torrent")
 }
 
+/// A folder of two files.
+fn folder() -> (FileName, Manifest) {
+    let zeros = Digest::of(b"");
+    let lines = format!("d 755 0 d\nf 644 0 5 {zeros} d/a\nf 644 0 40000 {zeros} e\n");
+    let manifest = Manifest::decode(lines.as_bytes()).expect("a manifest");
+    (FileName::new("folder").expect("a name"), manifest)
+}
+
+fn folder_torrent() -> Metainfo {
+    let (name, manifest) = folder();
+    let digests = (0..3).map(|piece| Digest::of(&[piece])).collect();
+    Metainfo::of_tree(name, &manifest, 1 << 14, digests).expect("a torrent")
+}
+
 pub fn metainfo_seeds() -> Vec<Vec<u8>> {
     vec![
+        folder_torrent().encode(Some("http://10.0.0.1:8080/announce"), None),
         torrent(20).encode(Some("http://10.0.0.1:8080/announce"), Some("http://a/f")),
         torrent(1).encode(None, None),
     ]

@@ -3,6 +3,7 @@
 use gatecast::internals::{
     cli::{RateLimit, clients, datagram, group, positive_duration, share, token},
     digest::Digest,
+    proto::hosts::{HostList, LINE_MAX, NAMES_MAX},
     session::{MAX_SEATS, SessionId, Via},
     testbed::{
         star::{
@@ -30,6 +31,7 @@ pub fn values(data: &[u8]) {
     assert_eq!(unescape(&escape(&text)).as_deref(), Some(&*text));
     assert!(!escape(&text).chars().any(|ch| is_unsafe(ch) || ch == '|'));
     hosts(&text);
+    host_list(&text);
 }
 
 /// The value, if it was accepted; an error must be harmless to show.
@@ -128,6 +130,24 @@ fn hosts(text: &str) {
     }
 }
 
+/// A roster: what is accepted is one name a line, each once, and is read again as it is written.
+fn host_list(text: &str) {
+    let read = bounded(text.len(), || HostList::parse(text, "hosts"));
+    let Some(list) = accepted(read) else {
+        return;
+    };
+    assert!((1..=NAMES_MAX).contains(&list.entries().len()));
+    let names: BTreeSet<_> = list.entries().iter().map(|host| host.name.as_str()).collect();
+    assert_eq!(names.len(), list.entries().len());
+    assert!(names.iter().all(|name| name.len() <= LINE_MAX && !name.contains(['#', '\n'])));
+    let line = |name: &str, address: Option<std::net::IpAddr>| match address {
+        Some(address) => format!(" {name}\t{address} # again\r\n"),
+        None => format!("  {name}\n"),
+    };
+    let lines = list.entries().iter().map(|host| line(host.name.as_str(), host.address));
+    assert_eq!(HostList::parse(&lines.collect::<String>(), "again").ok(), Some(list.clone()));
+}
+
 pub fn seeds() -> Vec<Vec<u8>> {
     let texts = [
         "100MB\n64KiB\n1.5GB\n0B\n18446744073709551615B",
@@ -140,6 +160,8 @@ pub fn seeds() -> Vec<Vec<u8>> {
         "3c5b492776742690efb6a0f1fd8508693400e2cc",
         "a b.bin\n..\n.\na/b\n\u{202e}evil\n\\u{1b}[2J\nPC-07",
         "# server\n4711 10.0.0.1 h1-eth0\n\n /run/x 10.0.0.2 eth0 # c\n",
+        "# room\npc-01\npc-02 10.0.0.2 # window\n\npc-03 fd00::3\npc-03\n",
+        "pc-01 10.0.0.1\r\npc-02\r\n",
     ];
     texts.map(|text| text.as_bytes().to_vec()).to_vec()
 }

@@ -35,7 +35,7 @@ use crate::{
     },
     session::Via,
     text::ClientName,
-    transfer::{ClockId, Counts},
+    transfer::{ClockId, Counts, Evidence},
     transport::tcp::TcpTransport,
     units::{Moment, Rate},
 };
@@ -229,7 +229,7 @@ pub fn execute(scenario: &Scenario, file: &Path, sha1: Digest) {
     let records = logger.records();
     let admission = Admission::of_server();
     let transports: Vec<Box<dyn Transport>> =
-        vec![Box::new(Watched(TcpTransport::new(&settings).expect("plain")))];
+        vec![Box::new(Watched(TcpTransport::new(Via::Tcp, &settings).expect("plain")))];
     let catalog = Catalog::offer([file]).expect("there");
     let (log, places) = (logger.log_handle(), Arc::clone(&admission));
     let lobby = Lobby::new(settings, catalog, transports, log, places);
@@ -338,7 +338,7 @@ fn talk(world: &World, far: &TcpStream, port: u16, fate: Fate) -> bool {
         far.write_all(&message).is_ok()
     };
     let name = ClientName::new(&format!("{fate:?}")).expect("short");
-    let join = Join { file: None, group: world.group, via: None, name };
+    let join = Join { file: None, group: world.group, via: None, name, takes_trees: false };
     if fate != ThreadDies && !say(ClientHello::Join(join).encode()) || fate == SilentBefore {
         return false;
     }
@@ -384,6 +384,7 @@ fn talk(world: &World, far: &TcpStream, port: u16, fate: Fate) -> bool {
                     durable: None,
                     first: (offset == 0).then(|| (ClockId(1), clock::now())),
                     counts: Counts::default(),
+                    evidence: Evidence::default(),
                 };
                 say(FromClient::Receipt(receipt).encode());
             }

@@ -1,17 +1,15 @@
 //! `gatecast diff`: two sessions, or two studies, side by side.
 
-use std::{
-    fs::File,
-    io::Read,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use crate::{
     cli::{options, output},
     error::{Error, Result},
+    net::text_file,
     report::{diff::Difference, verdict::Verdict},
+    text::ShownPath,
 };
 
 /// `gatecast diff FIRST SECOND`
@@ -48,14 +46,6 @@ pub(crate) fn run(args: &DiffArgs) -> Result<Verdict> {
 }
 
 fn read(path: &Path) -> Result<Value> {
-    let at = crate::text::escape(&path.display().to_string());
-    let file = File::open(path).map_err(Error::io("open the document", &at))?;
-    let mut text = Vec::new();
-    file.take(DOCUMENT_MAX + 1)
-        .read_to_end(&mut text)
-        .map_err(Error::io("read the document", &at))?;
-    if text.len() as u64 > DOCUMENT_MAX {
-        return Err(Error::refused(at, "it is larger than 1 GiB, so no document of ours"));
-    }
-    serde_json::from_slice(&text).map_err(|error| Error::protocol(at, error.to_string()))
+    serde_json::from_str(&text_file::read(path, DOCUMENT_MAX)?)
+        .map_err(|error| Error::protocol(ShownPath(path), error.to_string()))
 }

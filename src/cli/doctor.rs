@@ -10,12 +10,13 @@ use serde_json::json;
 use crate::{
     cli::{options, output},
     client::{descriptors, echo},
+    digest,
     doctor::{
         diagnosis::{Diagnosis, Purpose},
         facts::{self, Facts},
     },
     error::{Error, Result},
-    net::{key_file, socket},
+    net::{address, key_file, socket},
     report::verdict::Verdict,
     session::Via,
 };
@@ -83,10 +84,8 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<Verdict> {
         diagnosis.to_screen(asked)
     };
     output::print(&text)?;
-    Ok(match diagnosis.works(asked) {
-        Some(false) => Verdict::CouldNotRun,
-        _ => Verdict::AllVerified,
-    })
+    let works = diagnosis.faults(asked).is_empty();
+    Ok(if works { Verdict::AllVerified } else { Verdict::CouldNotRun })
 }
 
 fn gather(args: &DoctorArgs) -> Result<Facts> {
@@ -95,7 +94,7 @@ fn gather(args: &DoctorArgs) -> Result<Facts> {
     let host = args.server.as_deref().map(|server| {
         let addresses = options::server(server)?;
         let answer = echo::echo(&addresses, key.as_ref(), interface);
-        Ok::<_, Error>((socket::canonical(addresses[0]).to_string(), answer))
+        Ok::<_, Error>((address::canonical(addresses[0]).to_string(), answer))
     });
     let host = host.transpose()?;
     let is_alone = host.is_none();
@@ -114,8 +113,8 @@ fn gather(args: &DoctorArgs) -> Result<Facts> {
         descriptors: socket::descriptors(descriptors(args.clients)),
         folder: facts::folder(&args.out),
         clock: facts::clock_is_synchronised(),
-        sha: facts::has_sha_instructions(),
-        sha_used: facts::uses_sha_instructions(),
+        sha: digest::has_sha_instructions(),
+        sha_used: digest::engine() == "sha1",
         star: is_alone.then(star),
         host,
     })
@@ -139,16 +138,11 @@ fn document(diagnosis: &Diagnosis, args: &DoctorArgs) -> serde_json::Value {
                 "mend": check.mend, "breaks": words(&check.breaks), "slows": words(&check.slows)})
         })
         .collect();
-    let works = |purpose: &Purpose| match diagnosis.works(*purpose) {
-        Some(true) => "works",
-        None => "works worse",
-        Some(false) => "fails",
-    };
     let ways: serde_json::Map<_, _> = diagnosis
         .purposes
         .iter()
-        .map(|purpose| (purpose.word().to_owned(), works(purpose).into()))
+        .map(|purpose| (purpose.word().to_owned(), diagnosis.outlook(*purpose).into()))
         .collect();
     json!({"schema": "gatecast.doctor/1", "host": args.server, "via": args.via.to_string(),
-        "works": diagnosis.works(asked) != Some(false), "ways": ways, "checks": checks})
+        "works": diagnosis.faults(asked).is_empty(), "ways": ways, "checks": checks})
 }

@@ -1,23 +1,26 @@
 //! `gatecast fetch`: one or more clients in this process.
 
 use std::{
+    io::{self, IsTerminal},
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
-use clap::builder::{PathBufValueParser, TypedValueParser};
 use serde_json::json;
 
 use crate::{
-    cli::{events, menu, options, output, progress, signals},
+    cli::{
+        events, menu, options, output, progress,
+        signals::{self, TemporaryFolder},
+    },
     client::{self, ClientReport, FetchConfig, config::OverwritePolicy},
     digest::Digest,
     error::{Error, Result},
     fetch::FetchTask,
     http::client::HttpTarget,
-    net::{copy, files, key_file, socket},
+    net::{address, copy, files, host_name, key_file},
     proto::line,
     report::{
         json,
@@ -27,7 +30,7 @@ use crate::{
         verdict::Verdict,
     },
     session::Via,
-    text::{FileName, escape},
+    text::{FileName, escape_path},
     transport::swarm::leech,
     units,
 };
@@ -58,16 +61,9 @@ pub(crate) struct FetchArgs {
     /// The server's choice unless given.
     #[arg(long, help_heading = "Network")]
     pub(crate) via: Option<Via>,
-    /// The folder for the copies; received unless given
-    #[arg(long, value_name = "DIR", help_heading = "Files")]
-    #[arg(value_parser = PathBufValueParser::new().try_map(options::folder))]
-    pub(crate) out: Option<PathBuf>,
-    /// Replace a file that has the copy's name already
-    ///
-    /// For where that is not done by itself: in the DIR of --out when the server or the torrent
-    /// chose the name, and for a copy that nothing proves.
-    #[arg(long, help_heading = "Files")]
-    pub(crate) overwrite: bool,
+    /// Where the copies go.
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
     /// What the client calls itself
     ///
     /// Unless given, this machine's name, and the number that Slurm (SLURM_PROCID) or Kubernetes
@@ -101,10 +97,46 @@ pub(crate) struct FetchArgs {
     pub(crate) lab: bool,
 }
 
+/// Where the copies go.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Files")]
+pub(crate) struct TargetArgs {
+    /// The folder for copies, - for a pipe; received unless given
+    ///
+    /// With - the one copy goes to standard output once it is proven, and everything else to standard
+    /// error.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Replace a file that has the copy's name already
+    ///
+    /// For where that is not done by itself: in the DIR of --out when the server or the torrent
+    /// chose the name, for a copy that nothing proves, and for a folder.
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    /// Write the file onto this disk, or into this existing file, and read it back
+    ///
+    /// What is there is lost. Name it twice: --to /dev/sdX --yes-overwrite /dev/sdX. Nothing of it
+    /// may be mounted.
+    #[arg(long, value_name = "DISK", hide_short_help = true)]
+    #[arg(conflicts_with_all = ["out", "overwrite"])]
+    pub(crate) to: Option<PathBuf>,
+    /// The DISK of --to, a second time
+    #[arg(long, value_name = "DISK", hide_short_help = true)]
+    pub(crate) yes_overwrite: Option<PathBuf>,
+}
+
 /// How the clients receive.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Network")]
 pub(crate) struct ReceiveArgs {
+    /// Stay, and take a seat whenever there is one
+    ///
+    /// For a copy that is not here yet, of a server whose sessions have a fixed size (--clients or
+    /// --roster). It may come and go. A copy that is proven is not taken again until the server was
+    /// started anew.
+    #[arg(long, help_heading = "Gate")]
+    #[arg(conflicts_with_all = ["clients", "group", "retry", "json", "events", "lab"])]
+    pub(crate) standing: bool,
     /// How bytes are copied: auto, buffered or sendfile
     #[arg(long, default_value = "auto", value_name = "HOW", hide_short_help = true)]
     pub(crate) copy: copy::Method,
@@ -117,6 +149,8 @@ pub(crate) struct ReceiveArgs {
     #[arg(long, value_name = "ADDR", help_heading = "UDP", hide_short_help = true)]
     pub(crate) multicast_interface: Option<Ipv4Addr>,
     /// Prove the key in this file; the server must prove it too
+    ///
+    /// - is standard input.
     #[arg(long, value_name = "FILE")]
     pub(crate) key: Option<PathBuf>,
     /// In a swarm, go on serving for so long after the last byte; until all have it unless given
@@ -126,9 +160,42 @@ pub(crate) struct ReceiveArgs {
 }
 
 impl FetchArgs {
-    /// The folder for the copies.
+    /// The folder for the copies, or what is written in place.
     fn folder(&self) -> PathBuf {
-        self.out.clone().unwrap_or_else(|| PathBuf::from("received"))
+        let chosen = self.target.to.as_ref().or(self.target.out.as_ref());
+        chosen.map_or_else(|| PathBuf::from("received"), PathBuf::clone)
+    }
+
+    /// Refuses what does not go with a disk or with standard output.
+    pub(super) fn check_target(&self, is_torrent: bool) -> Result<()> {
+        let (target, is_pipe) = (&self.target, self.target.is_pipe());
+        if target.to != target.yes_overwrite {
+            let what = "name the disk twice: --to /dev/sdX --yes-overwrite /dev/sdX";
+            return Err(Error::usage(what));
+        }
+        let others = [
+            ("several --clients", self.clients > 1),
+            ("--resume", self.resume),
+            ("--lab", self.lab),
+            ("--standing", self.receiving.standing),
+            ("a torrent", is_torrent),
+            ("--json", is_pipe && self.json),
+            ("--events", is_pipe && self.events),
+            ("a terminal; put a | or a > behind it", is_pipe && io::stdout().is_terminal()),
+        ];
+        let option = if is_pipe { "--out -" } else { "--to" };
+        match others.into_iter().find(|&(_, is_given)| is_given) {
+            Some((other, _)) if is_pipe || target.to.is_some() => {
+                Err(Error::usage(format_args!("{option} does not go with {other}")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl TargetArgs {
+    fn is_pipe(&self) -> bool {
+        self.out.as_deref() == Some(Path::new("-"))
     }
 }
 
@@ -138,35 +205,43 @@ const SCHEME: &str = "http://";
 /// The port of a URL that names none.
 const HTTP_PORT: u16 = 80;
 
+/// Whether what is asked for has no gate: a URL, a torrent, or the bytes of HTTP alone.
+pub(super) fn names_no_gate(args: &FetchArgs) -> bool {
+    let server = &args.server;
+    server.starts_with(SCHEME) || server.ends_with(".torrent") || args.via == Some(Via::Http)
+}
+
 /// Fetches.
 ///
 /// # Errors
 /// It could not be begun; what happens to a client after that is in its row and the verdict.
 pub(crate) fn run(args: &FetchArgs) -> Result<Verdict> {
+    let is_url = args.server.starts_with(SCHEME);
+    let is_torrent = args.server.ends_with(".torrent") && !is_url;
+    args.check_target(is_torrent)?;
     if args.lab {
         return menu::run(&options::server(&args.server)?, &args.folder());
     }
-    let is_url = args.server.starts_with(SCHEME);
-    let is_torrent = args.server.ends_with(".torrent") && !is_url;
     if args.receiving.key.is_some() && (is_url || is_torrent) {
         return Err(Error::usage("a URL or a torrent cannot prove a key; give HOST[:PORT]"));
     }
     if is_torrent {
         return fetch_torrent(args);
     }
-    let mut task = if is_url {
+    let spool = args.target.is_pipe().then(|| TemporaryFolder::new("fetch")).transpose()?;
+    let spool = spool.as_ref().map(TemporaryFolder::path);
+    output::set_pipe(spool.is_some());
+    let task = if is_url {
         let target = target(args)?;
-        let server = socket::resolve(&target.host, HTTP_PORT)?;
+        let server = address::resolve(&target.host, HTTP_PORT)?;
         // The user's URL names the file.
         let file = Some(target.name.clone());
-        let config = FetchConfig { file, ..config(args, server)? };
+        let config = FetchConfig { file, ..config(args, server, spool)? };
         FetchTask::with_target(config, Some(target))?
     } else {
-        FetchTask::new(config(args, options::server(&args.server)?)?)?
+        FetchTask::new(config(args, options::server(&args.server)?, spool)?)?
     };
-    task.swarm.seed_time = args.receiving.seed_time;
-    task.multicast_interface = args.receiving.multicast_interface;
-    let task = Arc::new(task);
+    let task = Arc::new(receiving(args, task));
     let stopping = Arc::clone(&task);
     signals::on_stop(move || stopping.run.stop())?;
     let work = || task.run();
@@ -177,19 +252,38 @@ pub(crate) fn run(args: &FetchArgs) -> Result<Verdict> {
     }?;
     let verdict = Verdict::of_clients(&reports);
     print_results(&reports, args, verdict)?;
+    let copy = reports.first().and_then(|report| report.path.as_deref());
+    if let Some(copy) = copy.filter(|_| spool.is_some()) {
+        output::write_file(copy)?;
+    }
     Ok(verdict)
 }
 
-fn config(args: &FetchArgs, server: Vec<SocketAddr>) -> Result<FetchConfig> {
+/// `task` with the user's options for some ways.
+pub(super) fn receiving(args: &FetchArgs, mut task: FetchTask) -> FetchTask {
+    task.swarm.seed_time = args.receiving.seed_time;
+    task.multicast_interface = args.receiving.multicast_interface;
+    task
+}
+
+/// `spool` is the folder of a copy that goes to standard output.
+pub(super) fn config(
+    args: &FetchArgs,
+    server: Vec<SocketAddr>,
+    spool: Option<&Path>,
+) -> Result<FetchConfig> {
     Ok(FetchConfig {
         file: args.file.clone(),
         clients: args.clients,
         group: args.group,
         via: args.via,
         name: args.name.clone().unwrap_or_else(own_name),
-        out: args.folder(),
-        overwrite: match &args.out {
-            _ if args.overwrite => OverwritePolicy::Always,
+        out: spool.map_or_else(|| args.folder(), Path::to_owned),
+        durable: spool.is_none(),
+        overwrite: match &args.target.out {
+            _ if args.target.to.is_some() => OverwritePolicy::InPlace,
+            _ if spool.is_some() => OverwritePolicy::Spool,
+            _ if args.target.overwrite => OverwritePolicy::Always,
             Some(_) => OverwritePolicy::UsersFolder,
             None => OverwritePolicy::OwnFolder,
         },
@@ -229,13 +323,13 @@ fn fetch_torrent(args: &FetchArgs) -> Result<Verdict> {
     let wish = leech::TorrentRequest {
         metainfo,
         out: &args.folder(),
-        replace: args.overwrite || args.out.is_none(),
+        replace: args.target.overwrite || args.target.out.is_none(),
         stall: args.receiving.stall_limit,
         seed_time: args.receiving.seed_time.unwrap_or(Duration::ZERO),
         sha1: args.sha1,
     };
     let fetched = leech::fetch(wish, &AtomicU64::new(0), &stopped)?;
-    let path = escape(&fetched.path.display().to_string());
+    let path = escape_path(&fetched.path);
     let (bytes, resumed, sha1) = (fetched.bytes, fetched.resumed, fetched.sha1);
     let seconds = fetched.seconds.as_secs_f64();
     let result = if args.json {
@@ -268,7 +362,13 @@ fn print_results(reports: &[ClientReport], args: &FetchArgs, verdict: Verdict) -
         }
     }
     output::print_failures(reports);
-    if reports.iter().any(|report| report.is_kept) {
+    if let Some(disk) = &args.target.to
+        && reports.iter().any(|report| report.released_at.is_some() && report.path.is_none())
+    {
+        let disk = escape_path(disk);
+        output::eprintln(format_args!("{disk} is not the file, and may be partly overwritten"));
+    }
+    if !args.target.is_pipe() && reports.iter().any(|report| report.is_kept) {
         let again = if args.resume { "the same command" } else { "the same command with --resume" };
         output::eprintln(format_args!("what arrived is kept; {again} goes on from there"));
     }
@@ -276,18 +376,24 @@ fn print_results(reports: &[ClientReport], args: &FetchArgs, verdict: Verdict) -
     if args.events || args.json || records.is_empty() {
         return Ok(());
     }
-    output::print(&copies(reports, &args.folder()))?;
+    output::print(&copies(reports, args))?;
     output::print_verdict(&verdict::line_of_clients(reports, verdict))
 }
 
 /// The path of each whole copy, a line each; of very many their folder.
-fn copies(reports: &[ClientReport], folder: &Path) -> String {
+fn copies(reports: &[ClientReport], args: &FetchArgs) -> String {
     let paths: Vec<&PathBuf> = reports.iter().filter_map(|report| report.path.as_ref()).collect();
-    let shown = |path: &Path| escape(&path.display().to_string());
     if paths.len() > ROWS_MAX {
-        return format!("{}: {} copies, whole and verified\n", shown(folder), paths.len());
+        return format!(
+            "{}: {} copies, whole and verified\n",
+            escape_path(&args.folder()),
+            paths.len()
+        );
     }
-    paths.iter().map(|path| format!("{}: whole and verified\n", shown(path))).collect()
+    if args.target.is_pipe() && !paths.is_empty() {
+        return "whole and verified, and goes to standard output\n".to_owned();
+    }
+    paths.iter().map(|path| format!("{}: whole and verified\n", escape_path(path))).collect()
 }
 
 /// What a client calls itself unless the user gives a name: this machine's name, with the number of
@@ -295,7 +401,7 @@ fn copies(reports: &[ClientReport], folder: &Path) -> String {
 fn own_name() -> String {
     let task =
         ["SLURM_PROCID", "JOB_COMPLETION_INDEX"].iter().find_map(|name| std::env::var(name).ok());
-    task_name(&host_name(), task.as_deref())
+    task_name(&host_part(host_name::own()), task.as_deref())
 }
 
 fn task_name(host: &str, task: Option<&str>) -> String {
@@ -306,24 +412,35 @@ fn task_name(host: &str, task: Option<&str>) -> String {
     }
 }
 
-/// This machine's name, cut to what a client may call itself.
-fn host_name() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    match name.trim() {
-        "" => "client".to_owned(),
-        name => name.chars().take(40).collect(),
-    }
+/// This machine's name, cut so that a client may call itself that with two numbers behind it.
+fn host_part(host: Option<String>) -> String {
+    let mut name = host.unwrap_or_else(|| "client".to_owned());
+    name.truncate(name.floor_char_boundary(40));
+    name
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::text::ClientName;
 
     #[test]
     fn client_of_a_scheduler_is_named_by_its_task() {
         assert_eq!(task_name("node7", Some("12")), "node7-12");
         for task in [None, Some(""), Some("x"), Some("-1"), Some("1234567890")] {
             assert_eq!(task_name("node7", task), "node7");
+        }
+    }
+
+    #[test]
+    fn host_of_any_name_leaves_room_for_numbers() {
+        assert_eq!(host_part(None), "client");
+        assert_eq!(host_part(Some("LAB-7".to_owned())), "LAB-7");
+        assert_eq!(host_part(Some("x".repeat(40))).len(), 40);
+        for letter in ["x", "\u{436}", "\u{20ac}", "\u{1f3a5}"] {
+            let name = host_part(Some(letter.repeat(63)));
+            let numbered = format!("{}-10000", task_name(&name, Some("123456789")));
+            assert!(name.len() > 36 && ClientName::new(&numbered).is_ok(), "{numbered}");
         }
     }
 }

@@ -12,12 +12,15 @@ use std::{io::BufRead, thread};
 
 use crossbeam_channel::{Receiver, Sender};
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    net,
+};
 
 /// Reads the keyboard; dropped, it gives the terminal back.
 #[derive(Debug)]
 pub(super) struct Keys {
-    input: Receiver<String>,
+    pub(super) input: Receiver<String>,
     #[cfg(all(unix, feature = "sockopt"))]
     _terminal: Option<terminal::Terminal>,
 }
@@ -46,11 +49,6 @@ impl Keys {
             _terminal: None,
         })
     }
-
-    /// Keys and lines, in their order. Never closed: nothing comes after the end of the input.
-    pub(super) fn input(&self) -> &Receiver<String> {
-        &self.input
-    }
 }
 
 fn spawn(
@@ -64,9 +62,7 @@ fn spawn(
             thread::park();
         }
     };
-    thread::Builder::new()
-        .name("keys".to_owned())
-        .spawn(body)
+    net::spawn("keys", body)
         .map(drop)
         .map_err(Error::io("start the keyboard's thread", "this process"))
 }

@@ -36,11 +36,14 @@ pub(crate) struct ListArgs {
 /// The server cannot be reached or does not speak the protocol.
 pub(crate) fn run(args: &ListArgs) -> Result<Verdict> {
     let key = args.key.as_deref().map(key_file::read).transpose()?;
-    let files = client::list(&options::server(&args.server)?, key.as_ref())?;
+    let (files, _) = client::list(&options::server(&args.server)?, key.as_ref())?;
     let text = if args.json {
         let files: Vec<_> = files
             .iter()
-            .map(|file| json!({"name": file.name.as_str(), "bytes": file.bytes, "sha1": file.sha1.to_string()}))
+            .map(|(file, is_tree)| {
+                let (name, sha1) = (file.name.as_str(), file.sha1.to_string());
+                json!({"name": name, "bytes": file.bytes, "sha1": sha1, "folder": is_tree})
+            })
             .collect();
         json!({"schema": "gatecast.list/1", "files": files}).to_string() + "\n"
     } else {
@@ -49,8 +52,9 @@ pub(crate) fn run(args: &ListArgs) -> Result<Verdict> {
             ("SHA-1", Align::Left, 1),
             ("name", Align::Left, 0),
         ]);
-        for file in files {
-            table.row([file.bytes.to_string(), file.sha1.to_string(), file.name.to_string()]);
+        for (file, is_tree) in files {
+            let name = format!("{}{}", file.name, if is_tree { "/" } else { "" });
+            table.row([file.bytes.to_string(), file.sha1.to_string(), name]);
         }
         table.fitted(output::width())
     };

@@ -8,6 +8,7 @@ use crate::{
     cli::output,
     error::{Error, Result},
     report::verdict::Verdict,
+    text::ShownPath,
 };
 
 /// `gatecast man`
@@ -33,13 +34,13 @@ pub(crate) fn run(args: &ManArgs, mut command: clap::Command) -> Result<Verdict>
         output::print(&String::from_utf8_lossy(&page))?;
         return Ok(Verdict::AllVerified);
     };
-    std::fs::create_dir_all(folder).map_err(Error::io("make the folder", folder.display()))?;
+    std::fs::create_dir_all(folder).map_err(Error::io("make the folder", ShownPath(folder)))?;
     let subcommands = command.get_subcommands().filter(|sub| sub.get_name() != "help");
     for command in std::iter::once(&command).chain(subcommands) {
         let name = command.get_display_name().unwrap_or_else(|| command.get_name());
         let path = folder.join(format!("{name}.1"));
         std::fs::write(&path, page(command)?)
-            .map_err(Error::io("write the page", path.display()))?;
+            .map_err(Error::io("write the page", ShownPath(&path)))?;
     }
     Ok(Verdict::AllVerified)
 }

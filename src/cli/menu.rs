@@ -22,10 +22,8 @@ struct LabChoice {
 /// # Errors
 /// The server cannot be reached at all.
 pub(super) fn run(servers: &[SocketAddr], out: &Path) -> Result<Verdict> {
-    let server = servers
-        .first()
-        .copied()
-        .ok_or_else(|| Error::Usage { what: "this host has no address".to_owned() })?;
+    let server =
+        servers.first().copied().ok_or_else(|| Error::usage("this host has no address"))?;
     let client = LabClient::open(server)?;
     let mut chosen = None;
     let mut verdict = Verdict::AllVerified;
@@ -41,13 +39,11 @@ pub(super) fn run(servers: &[SocketAddr], out: &Path) -> Result<Verdict> {
                     verdict = verdict.min(start(&client, config, out)?);
                     Ok(())
                 }
-                None => Err(Error::Usage { what: "choose a file first: config FILE N".to_owned() }),
+                None => Err(Error::usage("choose a file first: config FILE N")),
             },
             ("4" | "disconnect" | "quit", _) => break,
             ("", _) => Ok(()),
-            (word, _) => {
-                Err(Error::Usage { what: format!("'{}' is not on the menu", escape(word)) })
-            }
+            (word, _) => Err(Error::usage(format_args!("'{}' is not on the menu", escape(word)))),
         };
         if let Err(error) = done {
             output::print_error(&error);
@@ -77,9 +73,10 @@ fn list(client: &LabClient) -> Result<()> {
 }
 
 fn configure(client: &LabClient, rest: &str) -> Result<LabChoice> {
-    let wrong = || Error::Usage { what: format!("'{}' is not FILE N", escape(rest)) };
+    let wrong = || Error::usage(format_args!("'{}' is not FILE N", escape(rest)));
     let (name, number) = rest.rsplit_once(char::is_whitespace).ok_or_else(wrong)?;
-    let name = FileName::new(name.trim()).map_err(Error::usage)?;
+    let name =
+        FileName::new(name.trim()).and_then(FileName::for_file_here).map_err(Error::usage)?;
     let clients = options::clients(number).map_err(Error::usage)?;
     client.configure(name.as_str(), clients)?;
     output::eprintln(format_args!("configured: {name} to {clients}"));

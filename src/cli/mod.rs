@@ -21,11 +21,14 @@ mod menu;
 pub(crate) mod options;
 pub(crate) mod output;
 pub(crate) mod progress;
+pub(crate) mod push;
 pub(crate) mod relay;
 pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod serve;
 pub(crate) mod signals;
+mod ssh;
+mod standing;
 #[cfg(all(target_os = "linux", feature = "sockopt"))]
 pub(crate) mod testbed;
 pub(crate) mod torrent;
@@ -77,12 +80,18 @@ pub(crate) enum Command {
     /// The page, http://HOST:8080/ in a browser, shows who is ready and who is missing, how far each
     /// client is, and what each got. Its button releases as Enter does: on this machine, and
     /// elsewhere with --dashboard.
-    Serve(serve::ServeArgs),
+    Serve(Box<serve::ServeArgs>),
     /// Fetch a file, with one or more clients in this process
     ///
     /// A client waits at the gate until the server releases the session. Ctrl-C ends it and leaves
     /// what has come for --resume; a second Ctrl-C ends it at once.
     Fetch(fetch::FetchArgs),
+    /// Send a file to the hosts of a list, by ssh
+    ///
+    /// The server runs here, and ssh starts a client on each host. The gate opens when all hosts are
+    /// ready that could be reached. Ctrl-C ends the session at both ends, with its table; a second
+    /// Ctrl-C ends the program at once, and the clients with it.
+    Push(push::PushArgs),
     /// List what a server offers
     List(list::ListArgs),
     /// What this machine can do for each way, and what mends it
@@ -133,7 +142,9 @@ pub fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Run(args) => run::run(args),
         Command::Serve(args) => serve::run(args),
+        Command::Fetch(args) if args.receiving.standing => standing::run(args),
         Command::Fetch(args) => fetch::run(args),
+        Command::Push(args) => push::run(args),
         Command::List(args) => list::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Torrent(args) => torrent::run(args),

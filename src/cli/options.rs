@@ -11,7 +11,7 @@ use std::{
 use crate::{
     error::Result,
     fetch::PORT,
-    net::{copy, socket},
+    net::{address, copy},
     proto::{
         greeting::Greeting,
         line,
@@ -189,17 +189,6 @@ pub(crate) fn listen(text: &str) -> Result<SocketAddr, InvalidValue> {
     })
 }
 
-/// Takes any folder but `-`, by which other programs mean standard output.
-///
-/// # Errors
-/// It is `-`.
-pub(crate) fn folder(path: PathBuf) -> Result<PathBuf, InvalidValue> {
-    if path.as_os_str() == "-" {
-        return Err(InvalidValue::new("folder", "-", "one for the copies, which are files"));
-    }
-    Ok(path)
-}
-
 /// Reads a multicast group.
 ///
 /// # Errors
@@ -261,5 +250,5 @@ pub fn token(text: &str) -> Result<String, InvalidValue> {
 /// # Errors
 /// The name is unknown.
 pub(crate) fn server(host: &str) -> Result<Vec<SocketAddr>> {
-    socket::resolve(host, PORT)
+    address::resolve(host, PORT)
 }

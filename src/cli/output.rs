@@ -2,7 +2,9 @@
 
 use std::{
     fmt::Display,
+    fs::File,
     io::{self, Write},
+    path::Path,
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -10,20 +12,41 @@ use crate::{
     client::{ClientReport, failures},
     error::{Error, Result},
     report::{table::WIDTH_MIN, verdict::FAILED},
+    text::ShownPath,
 };
 
 /// Tables have all their columns, however wide the terminal is.
 static WIDE: AtomicBool = AtomicBool::new(false);
+
+/// Standard output gets the file itself, so that results go to standard error.
+static IS_PIPE: AtomicBool = AtomicBool::new(false);
 
 /// The user's `--wide`.
 pub(crate) fn set_wide(wide: bool) {
     WIDE.store(wide, Ordering::Relaxed);
 }
 
+/// The user's `--out -`: results go to standard error.
+pub(crate) fn set_pipe(is_pipe: bool) {
+    IS_PIPE.store(is_pipe, Ordering::Relaxed);
+}
+
+/// Writes the file at `path` to standard output.
+///
+/// # Errors
+/// It cannot be read, or nobody reads standard output any more.
+pub(crate) fn write_file(path: &Path) -> Result<()> {
+    let mut file = File::open(path).map_err(Error::io("open the copy", ShownPath(path)))?;
+    let mut out = io::stdout().lock();
+    let written = io::copy(&mut file, &mut out).and_then(|_| out.flush());
+    written.map_err(Error::io("write the file", "standard output"))
+}
+
 /// How many columns a table may take: those of the terminal. `None` where the user wants all that
 /// a table has, and where a file or another program gets it.
 pub(crate) fn width() -> Option<usize> {
-    let terminal = console::Term::stdout();
+    let is_pipe = IS_PIPE.load(Ordering::Relaxed);
+    let terminal = if is_pipe { console::Term::stderr() } else { console::Term::stdout() };
     if WIDE.load(Ordering::Relaxed) || !terminal.is_term() {
         return None;
     }
@@ -47,6 +70,10 @@ pub(crate) fn print_verdict(line: &str) -> Result<()> {
 /// # Errors
 /// Standard output cannot be written, for instance because its disk is full.
 pub(crate) fn print(text: &str) -> Result<()> {
+    if IS_PIPE.load(Ordering::Relaxed) {
+        let _ = io::stderr().lock().write_all(text.as_bytes());
+        return Ok(());
+    }
     let mut out = io::stdout().lock();
     let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     match written {

@@ -10,7 +10,7 @@ use crate::{
     client::{ClientStage, ClientView, FetchRun},
     net::{clock, lock},
     server::gate::GateView,
-    text::{FileName, escape},
+    text::{FileName, escape, some_of},
     transfer::Outcome,
     units::{Bytes, Moment, Rate, micros, total_saturating},
 };
@@ -23,6 +23,9 @@ const REFRESH: Duration = Duration::from_millis(100);
 
 /// How often a muster that changes is printed where there is no terminal.
 const PRINT_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Bytes of the names of those who are missing: a few lines of a terminal.
+pub(crate) const NAMES_ROOM: usize = 400;
 
 /// Files smaller than this are hashed faster than a bar is read, bytes.
 const BAR_FROM: u64 = 200_000_000;
@@ -111,7 +114,8 @@ impl DigestBar {
     }
 }
 
-/// Calls `poll` every `interval` until `work` is done, and returns what `work` returned.
+/// Calls `poll` every `interval` until `work` is done, and returns what `work` returned. Where the
+/// system has no thread for it, only the work is done.
 pub(crate) fn poll_while<T>(
     interval: Duration,
     mut poll: impl FnMut() + Send,
@@ -119,11 +123,14 @@ pub(crate) fn poll_while<T>(
 ) -> T {
     let (done, over) = crossbeam_channel::bounded::<()>(0);
     thread::scope(|scope| {
-        scope.spawn(move || {
+        let polling = move || {
             while over.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
                 poll();
             }
-        });
+        };
+        if let Err(error) = thread::Builder::new().spawn_scoped(scope, polling) {
+            log::warn!("progress is not shown: no thread for it: {error}");
+        }
         let result = work();
         drop(done);
         result
@@ -217,7 +224,11 @@ impl MusterLine {
         }
         // Without a terminal: a line when the muster has changed, and not too often.
         let musters = views.iter().filter(|view| view.left.is_some());
-        let text = musters.map(headline).collect::<Vec<_>>().join("; ");
+        let text = |view| match missing_names(view) {
+            Some(names) => format!("{}, {names}", headline(view)),
+            None => headline(view),
+        };
+        let text = musters.map(text).collect::<Vec<_>>().join("; ");
         let now = clock::now();
         let is_due = match &self.printed {
             Some((at, last)) => *last != text && now.since(*at) >= PRINT_INTERVAL,
@@ -238,6 +249,12 @@ impl MusterLine {
 fn headline(view: &GateView) -> String {
     let ready = view.seats.iter().filter(|seat| seat.ready).count();
     format!("{}: {ready} of {} clients ready", view.file, view.clients)
+}
+
+/// Who is missing, of a session with a roster.
+fn missing_names(view: &GateView) -> Option<String> {
+    let names = some_of(view.missing.iter().map(|(_, name)| name.as_str()), NAMES_ROOM);
+    (!names.is_empty()).then(|| format!("missing: {names}"))
 }
 
 fn session_text(view: &GateView) -> String {
@@ -286,8 +303,9 @@ fn muster_text(view: &GateView, left: Duration) -> String {
     }
     let taken: Vec<u16> = view.seats.iter().map(|seat| seat.seat.0).collect();
     let empty: Vec<u16> = (1..=view.clients).filter(|seat| !taken.contains(seat)).collect();
-    if !empty.is_empty() {
-        text += &format!("\n  missing: {}", ranges(&empty));
+    let seats = (!empty.is_empty()).then(|| format!("missing: {}", ranges(&empty)));
+    if let Some(missing) = missing_names(view).or(seats) {
+        text += &format!("\n  {missing}");
     }
     text
 }
@@ -401,6 +419,7 @@ mod tests {
             bytes: 100_000_000,
             clients: 4,
             seats: seats.collect(),
+            missing: Vec::new(),
             left: None,
             released: Some(Duration::from_secs(2)),
         }
@@ -438,6 +457,12 @@ mod tests {
              \x20 seat    2  joined, not ready yet  10.0.0.4:50000 C2\n\
              \x20 missing: seats 3-4"
         );
+        view.missing = [(3, "pc-03"), (4, "\u{1b}[2J")]
+            .map(|(seat, name)| (SeatId(seat), name.to_owned()))
+            .to_vec();
+        let text = session_text(&view);
+        assert!(text.ends_with("C2\n  missing: pc-03, \\u{1b}[2J"), "{text}");
+        view.missing.clear();
         view.seats.clear();
         assert_eq!(session_text(&view), "f.bin: 0 of 4 clients ready\n  missing: seats 1-4");
     }

@@ -17,7 +17,7 @@ use crate::{
         trials, verdict,
         verdict::Verdict,
     },
-    text::escape,
+    text::{ShownPath, escape_path},
     transfer::Record,
 };
 
@@ -54,9 +54,7 @@ pub(crate) fn run(args: &ReportArgs) -> Result<Verdict> {
         visits.extend(relay::read_relay_log(path)?);
     }
     if sessions.is_empty() && (args.svg.is_some() || args.svg_loss.is_some()) {
-        return Err(Error::Usage {
-            what: "a plot is of sessions, and these are relay logs".to_owned(),
-        });
+        return Err(Error::usage("a plot is of sessions, and these are relay logs"));
     }
     let mut records = report::read_logs(&sessions)?;
     // Logs of one second sort by their random numbers; what happened first stands first.
@@ -107,10 +105,10 @@ fn text(args: &ReportArgs, records: &[Record], visits: &[ViewerRecord]) -> Strin
 }
 
 fn names(paths: &[&PathBuf]) -> String {
-    let names: Vec<String> = paths.iter().map(|path| escape(&path.display().to_string())).collect();
+    let names: Vec<String> = paths.iter().map(|path| escape_path(path)).collect();
     names.join(" ")
 }
 
 fn write(path: &Path, chart: &Chart) -> Result<()> {
-    std::fs::write(path, chart.to_svg()).map_err(Error::io("write the plot", path.display()))
+    std::fs::write(path, chart.to_svg()).map_err(Error::io("write the plot", ShownPath(path)))
 }

@@ -28,7 +28,7 @@ use crate::{
     serve::ServerBuilder,
     server::{catalog::Catalog, config::ServerConfig, sample},
     session::Via,
-    text::{FileName, choice, escape},
+    text::{FileName, ShownPath, choice, escape_path},
     transfer::Record,
     units::Bytes,
 };
@@ -254,7 +254,7 @@ fn only_file(path: &Path) -> Result<PathBuf> {
     let catalog = Catalog::offer([path])?;
     let names = choice(catalog.names());
     if catalog.names().nth(1).is_some() {
-        let at = escape(&path.display().to_string());
+        let at = escape_path(path);
         let what = format_args!("'{at}' has several files and run sends one; name one of {names}");
         return Err(Error::usage(what));
     }
@@ -271,6 +271,6 @@ fn remove_copies(folder: &Path) {
     if let Err(error) = std::fs::remove_dir_all(folder)
         && error.kind() != std::io::ErrorKind::NotFound
     {
-        log::warn!("cannot remove {}: {error}", folder.display());
+        log::warn!("cannot remove {}: {error}", ShownPath(folder));
     }
 }

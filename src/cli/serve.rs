@@ -3,7 +3,7 @@
 use std::{
     io::{BufRead, IsTerminal},
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     thread,
     time::Duration,
@@ -16,22 +16,23 @@ use crate::{
         events::{self, StatePrinter},
         options::{self, KeyArgs, SendArgs, SwarmArgs},
         output,
-        progress::{DigestBar, MusterLine},
+        progress::{DigestBar, MusterLine, NAMES_ROOM},
         signals::{self, SignalRequest},
     },
-    error::Result,
+    error::{Error, Result},
     http::{HttpConfig, guard},
-    proto::greeting::Greeting,
+    net::hosts_file,
+    proto::{greeting::Greeting, hosts::HostList},
     report::{
-        json,
+        self, json,
         session_table::{self, Rows},
         verdict,
         verdict::Verdict,
     },
-    serve::{Server, ServerBuilder},
-    server::{builder::ServerCore, config::ServerConfig},
+    serve::{Server, ServerBuilder, check_again},
+    server::{builder::ServerCore, catalog::Catalog, config::ServerConfig},
     session::Via,
-    text::FileName,
+    text::{FileName, escape_path, some_of},
     transfer::Record,
     transport::swarm::torrents::Torrents,
 };
@@ -41,7 +42,7 @@ use crate::{
 #[command(after_help = "Example: gatecast serve image.iso --clients 25 --one-off")]
 pub(crate) struct ServeArgs {
     /// Files, or folders whose files are offered
-    #[arg(value_name = "PATH", required = true)]
+    #[arg(value_name = "PATH", required_unless_present = "tree")]
     pub(crate) paths: Vec<PathBuf>,
     /// What a session is.
     #[command(flatten)]
@@ -61,6 +62,9 @@ pub(crate) struct ServeArgs {
     /// What swarms may do.
     #[command(flatten)]
     pub(crate) swarming: SwarmArgs,
+    /// Offer this folder as one thing
+    #[arg(long, value_name = "DIR", help_heading = "Files")]
+    pub(crate) tree: Vec<PathBuf>,
     /// The folder for the session logs
     #[arg(long, default_value = "logs", value_name = "DIR", help_heading = "Files")]
     pub(crate) log_dir: PathBuf,
@@ -112,6 +116,17 @@ pub(crate) struct SessionArgs {
     /// Without it none is released then.
     #[arg(long, value_parser = options::clients, value_name = "Q")]
     pub(crate) quorum: Option<u16>,
+    /// Seat only the clients that this file names
+    ///
+    /// A line is NAME or NAME ADDRESS, # begins a comment. NAME is what the client calls itself: its
+    /// machine's name, or its --name.
+    #[arg(long, value_name = "FILE", conflicts_with = "clients")]
+    pub(crate) roster: Option<PathBuf>,
+    /// Seat only those whose copy this log does not prove
+    ///
+    /// In its last session. The file must be the one of that session.
+    #[arg(long, value_name = "LOG", conflicts_with_all = ["clients", "roster"])]
+    pub(crate) again: Option<PathBuf>,
 }
 
 /// The page that a browser shows.
@@ -143,10 +158,28 @@ pub(crate) fn run(args: &ServeArgs) -> Result<Verdict> {
     let digest_bar = DigestBar::default();
     let (session, page) = (&args.session, &args.page);
     let token = page.token.clone().unwrap_or_else(guard::random_token);
+    let progress = |name: &FileName, size, done| digest_bar.update(name, size, done);
+    let again = session.again.as_deref().map(last_session).transpose()?;
+    let roster = match (&session.roster, &again) {
+        (Some(path), _) => Some(hosts_file::read(path)?),
+        (None, Some(record)) => HostList::unproven(record)?,
+        (None, None) => None,
+    };
+    if let (None, Some(record)) = (&roster, &again) {
+        let mut catalog = Catalog::offer(&args.paths)?;
+        args.tree.iter().try_for_each(|folder| catalog.offer_tree(folder))?;
+        check_again(&catalog, session.file.as_ref(), &record.file, &progress)?;
+        let (count, id) = (record.clients, record.session);
+        output::print(&format!("nobody is left: all {count} copies of session {id} are proven\n"))?;
+        return Ok(Verdict::AllVerified);
+    }
     let builder = ServerBuilder {
         paths: args.paths.clone(),
+        trees: args.tree.clone(),
+        again: again.map(|record| record.file),
         config: args.sending.server_config(ServerConfig {
-            clients: session.clients,
+            clients: roster.as_ref().map(HostList::clients).or(session.clients),
+            roster: roster.map(Arc::new),
             file: session.file.clone(),
             via: session.via,
             max_wait: session.max_wait,
@@ -168,10 +201,16 @@ pub(crate) fn run(args: &ServeArgs) -> Result<Verdict> {
         key: args.admission.key.clone(),
         ..ServerBuilder::default()
     };
-    let progress = |name: &FileName, size, done| digest_bar.update(name, size, done);
     let server = builder.bind_with(args.listen, &progress)?;
     print_welcome(server.core(), args, &token)?;
     show_sessions(server, args, &requests)
+}
+
+/// The last session of the log at `path`.
+fn last_session(path: &Path) -> Result<Record> {
+    let at = escape_path(path);
+    let none = || Error::usage(format_args!("{at}: the log holds no session"));
+    report::read_log(path)?.pop().ok_or_else(none)
 }
 
 /// Prints where the server is found and what it offers.
@@ -200,20 +239,24 @@ fn print_welcome(server: &ServerCore, args: &ServeArgs, token: &str) -> Result<(
             "to release from elsewhere, open http://{shown}/#token={token}"
         ));
     }
-    if args.session.clients.is_some() {
-        print_waiting(args);
+    if lobby.settings.clients.is_some() {
+        print_waiting(&lobby.settings);
     }
     Ok(())
 }
 
 /// Prints for whom the next session waits.
-fn print_waiting(args: &ServeArgs) {
-    let clients = match args.session.clients {
+fn print_waiting(config: &ServerConfig) {
+    let clients = match config.clients {
         None => "clients".to_owned(),
         Some(1) => "1 client".to_owned(),
         Some(count) => format!("{count} clients"),
     };
-    output::eprintln(format_args!("waiting for {clients}; Ctrl-C ends"));
+    let names = config.roster.as_ref().map_or_else(String::new, |roster| {
+        let names = roster.entries().iter().map(|host| host.name.as_str());
+        format!(": {}", some_of(names, NAMES_ROOM))
+    });
+    output::eprintln(format_args!("waiting for {clients}{names}; Ctrl-C ends"));
 }
 
 /// Shows sessions and prints their results until the server is to end.
@@ -240,7 +283,7 @@ fn show_sessions(
                     return Ok(verdict);
                 }
                 if lobby.is_idle() {
-                    print_waiting(args);
+                    print_waiting(&lobby.settings);
                 }
             }
             recv(requests) -> request => match request {
@@ -295,7 +338,7 @@ fn print_result(
 }
 
 /// Receives a message for each Enter on the terminal; never one if there is no terminal.
-fn enter_pressed() -> Receiver<()> {
+pub(super) fn enter_pressed() -> Receiver<()> {
     if !std::io::stdin().is_terminal() {
         return crossbeam_channel::never();
     }

@@ -17,6 +17,7 @@ use crossbeam_channel::Receiver;
 use crate::{
     error::{Error, Result},
     net::lock,
+    text::ShownPath,
 };
 
 /// What a signal asks for.
@@ -118,11 +119,12 @@ impl TemporaryFolder {
             crate::net::clock::random() >> 32
         );
         let path = std::env::temp_dir().join(name);
+        #[cfg_attr(not(unix), expect(unused_mut, reason = "only Unix has modes"))]
         let mut folder = std::fs::DirBuilder::new();
         // What is copied there is nobody else's.
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut folder, 0o700);
-        folder.create(&path).map_err(Error::io("make the temporary folder", path.display()))?;
+        folder.create(&path).map_err(Error::io("make the temporary folder", ShownPath(&path)))?;
         lock(&TEMPORARY).push(path.clone());
         Ok(Self(path))
     }
@@ -137,7 +139,7 @@ impl Drop for TemporaryFolder {
     fn drop(&mut self) {
         lock(&TEMPORARY).retain(|path| *path != self.0);
         if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            log::warn!("cannot remove {}: {error}", self.0.display());
+            log::warn!("cannot remove {}: {error}", ShownPath(&self.0));
         }
     }
 }
@@ -153,7 +155,7 @@ fn remove_temporary() {
 #[cfg(all(target_os = "linux", feature = "sockopt"))]
 fn remove_stars() {
     crate::testbed::star::cleanup::remove_own();
-    crate::testbed::study::work_folder::remove_own();
+    crate::testbed::study::work_folder::remove(|id| id.process == std::process::id());
 }
 
 #[cfg(all(unix, not(all(target_os = "linux", feature = "sockopt"))))]

@@ -1,4 +1,4 @@
-//! `gatecast torrent`: writes a file's `.torrent` into the current folder.
+//! `gatecast torrent`: writes the `.torrent` of a file or folder into the current folder.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ use crate::{
     after_help = "Example: gatecast torrent image.iso --announce http://192.168.1.10:8080/announce"
 )]
 pub(crate) struct TorrentArgs {
-    /// The file
+    /// The file, or the folder as one thing
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
     /// Where its tracker is, such as http://HOST:8080/announce
@@ -33,10 +33,13 @@ pub(crate) struct TorrentArgs {
 /// The file cannot be read or is empty, or the torrent cannot be written.
 pub(crate) fn run(args: &TorrentArgs) -> Result<Verdict> {
     Url::parse(&args.announce)?;
-    let catalog = Catalog::offer([&args.file])?;
-    let name = catalog.only().ok_or_else(|| Error::Usage {
-        what: format!("'{}' is not a single file", args.file.display()),
-    })?;
+    let mut catalog = Catalog::default();
+    if args.file.is_dir() {
+        catalog.offer_tree(&args.file)?;
+    } else {
+        catalog = Catalog::offer([&args.file])?;
+    }
+    let name = catalog.only().expect("a file or a folder is one thing");
     let source = catalog.open(name, &catalog::silent)?;
     let torrent = store::make_metainfo(&source.file, name, source.info.bytes)?;
     source.unchanged()?;

@@ -10,7 +10,7 @@ use crate::{
         options, output, signals,
     },
     error::{Error, Result},
-    net::{clock, socket},
+    net::{address, clock},
     proto::{
         log_cell::or_missing,
         relay::{PORT_MIN, ViewerState, status::WatchSnapshot},
@@ -76,15 +76,14 @@ const CHECK: Duration = Duration::from_millis(200);
 /// The relay is not there, refuses or goes; the recording is not whole.
 pub(crate) fn run(args: &WatchArgs) -> Result<Verdict> {
     if (1..PORT_MIN).contains(&args.port) {
-        return Err(Error::Usage {
-            what: format!("--port {} is below 1024; no relay sends there", args.port),
-        });
+        let what = format_args!("--port {} is below 1024; no relay sends there", args.port);
+        return Err(Error::usage(what));
     }
     let config = WatchConfig {
         player: args.player,
         record: args.record.clone(),
         port: args.port,
-        ..WatchConfig::new(socket::resolve(&args.relay, PORT)?)
+        ..WatchConfig::new(address::resolve(&args.relay, PORT)?)
     };
     let requests = signals::listen()?;
     let watch = Watch::start(&config)?;
@@ -96,7 +95,7 @@ pub(crate) fn run(args: &WatchArgs) -> Result<Verdict> {
     let mut status = StatusLine::default();
     let verdict = loop {
         select! {
-            recv(keys.input()) -> word => {
+            recv(keys.input) -> word => {
                 status.clear();
                 let done = match word.expect("it is held open").as_str() {
                     "p" | "pause" => watch.pause(),

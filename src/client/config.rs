@@ -5,7 +5,7 @@ use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 use crate::{
     digest::Digest,
     error::{Error, Result},
-    net::{copy, files},
+    net::{copy, disk, files},
     proto::key::Key,
     session::{MAX_SEATS, SeatId, Via},
     text::{ClientName, FileName},
@@ -28,7 +28,7 @@ pub struct FetchConfig {
     pub via: Option<Via>,
     /// What the clients call themselves; with more than one, a number follows.
     pub name: String,
-    /// The folder for the copies.
+    /// The folder for the copies; or the disk or file that [`OverwritePolicy::InPlace`] overwrites.
     pub out: PathBuf,
     /// Take up parts that an earlier session left.
     pub resume: bool,
@@ -46,6 +46,8 @@ pub struct FetchConfig {
     pub key: Option<Key>,
     /// Whether a file that has the copy's name already is replaced.
     pub overwrite: OverwritePolicy,
+    /// The run of the server that is to offer the seat; `None` takes any.
+    pub run: Option<u64>,
 }
 
 /// When a copy replaces a file that has its name already.
@@ -57,6 +59,10 @@ pub enum OverwritePolicy {
     UsersFolder,
     /// Always: the user said so.
     Always,
+    /// There is no folder: a disk, or an existing file, is itself overwritten.
+    InPlace,
+    /// In a folder that is removed once the copy went to standard output.
+    Spool,
 }
 
 impl FetchConfig {
@@ -78,6 +84,7 @@ impl FetchConfig {
             durable: true,
             key: None,
             overwrite: OverwritePolicy::OwnFolder,
+            run: None,
         }
     }
 
@@ -93,6 +100,9 @@ impl FetchConfig {
         }
         self.copy.resolved().map_err(|why| Error::refused("gatecast", why))?;
         self.name_of(self.clients)?;
+        if self.is_in_place() {
+            return disk::check(&self.out);
+        }
         files::check_folder(&self.out, "--out")
     }
 
@@ -105,9 +115,25 @@ impl FetchConfig {
         }
     }
 
+    /// Whether a disk or a file is written in place.
+    pub(crate) fn is_in_place(&self) -> bool {
+        self.overwrite == OverwritePolicy::InPlace
+    }
+
+    /// Whether the copy may be a folder: neither a disk nor a pipe takes one.
+    pub(crate) fn takes_trees(&self) -> bool {
+        !self.is_in_place() && self.overwrite != OverwritePolicy::Spool
+    }
+
     /// Whether a proven copy replaces a file that has its name already.
     pub(crate) fn replaces(&self) -> bool {
         self.overwrite != OverwritePolicy::UsersFolder || self.file.is_some()
+    }
+
+    /// Whether a proven folder replaces one that has its name already: only where the user said so, as
+    /// what that holds beside would be gone.
+    pub(crate) fn replaces_folder(&self) -> bool {
+        self.overwrite == OverwritePolicy::Always
     }
 
     /// Refuses a name that the server chose and that begins with a dot: it hides the copy, and is how

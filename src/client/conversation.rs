@@ -10,9 +10,9 @@ use std::{
 use crate::{
     client::{
         config::FetchConfig,
-        download::{Checked, Download, DownloadSpec, Proof, Verified},
+        download::{Checked, Download, Verified},
         messages::{OFFER_LIMIT, prove, read_message, server_error},
-        part::{PartSpec, PublishedCopy},
+        part::PublishedCopy,
         receive::{
             PrepareContext, ReceiveContext, ReceiveError, ReceiveSession, ReceiveTransport,
             Received,
@@ -23,12 +23,12 @@ use crate::{
     },
     digest::Digest,
     error::{Error, Phase, Result},
-    net::{clock, line_stream::LineStream},
+    net::{clock, cpu_times, cpu_times_since, line_stream::LineStream},
     proto::native::{ClientHello, ErrorCode, FromClient, FromServer, Join, Offer, Receipt},
     session::{SeatId, Via},
     text::escape,
-    transfer::{Outcome, Transfer},
-    units::Moment,
+    transfer::{Evidence, Outcome, Transfer},
+    units::{Moment, micros},
 };
 
 /// How long the gate may be silent; it sends WAIT every second.
@@ -105,6 +105,7 @@ impl Conversation<'_> {
             prepared.session.limit_peers(others);
         }
         self.released = lines.last_read_at();
+        let cpu = cpu_times(); // Not before: the muster is no part of these seconds.
         self.report.released_at = Some(clock::wall());
         self.client.set_stage(ClientStage::Receiving);
         self.transfer().bytes_resumed = offset;
@@ -113,19 +114,28 @@ impl Conversation<'_> {
         let Prepared { download, session, .. } = prepared;
         let released = self.released;
         let transfer = self.transfer();
-        transfer.counts = received.counts;
+        (transfer.counts, transfer.evidence) = (received.counts, received.evidence);
         transfer.seconds_client = Some(received.last.since(released));
         let bytes = transfer.bytes_client.unwrap_or_default();
         log_error(lines.write_line(&FromClient::Last { bytes }.encode()));
         self.client.set_stage(ClientStage::Verifying);
         self.run.wait_for_receivers();
 
+        let begun = clock::now();
         let verified = self.verify(download, &offer, &received, &mut lines)?;
-        let sha1 = verified.sha1;
+        let (hashed, sha1) = (clock::now(), verified.sha1);
         let published = self.publish(verified, &lines, offer.file.bytes);
         let copy =
             published.inspect_err(|error| send_failure(&lines, error, bytes, self.transfer()))?;
+        let (synced, cpu) = (clock::now().since(hashed), cpu_times_since(cpu));
         let transfer = self.transfer();
+        transfer.evidence = Evidence {
+            hash_us: Some(micros(hashed.since(begun))),
+            sync_us: copy.is_durable.then(|| micros(synced)),
+            cpu_us: cpu.map(|(ran, _)| micros(ran)),
+            cpu_wait_us: cpu.map(|(_, waited)| micros(waited)),
+            ..transfer.evidence
+        };
         transfer.seconds_durable = copy.is_durable.then(|| clock::now().since(released));
         transfer.verified = Some(true);
         self.report.path = Some(copy.path);
@@ -148,6 +158,7 @@ impl Conversation<'_> {
             group: config.group.unwrap_or(config.clients),
             via: config.via,
             name: name.clone(),
+            takes_trees: config.takes_trees(),
         };
         prove(lines, config.key.as_ref())?;
         self.report.key = lines.is_sealed();
@@ -178,6 +189,9 @@ impl Conversation<'_> {
             let what = format!("offered '{}' and not '{file}'", info.name);
             return Err(Error::protocol(peer, what));
         }
+        if config.run.is_some() && config.run != offer.run {
+            return Err(Error::refused(peer, "it was started anew after it was asked"));
+        }
         config.check_name(peer, &info.name)?;
         config.check_sha1(peer, &info.name, Some(info.sha1))?;
         let transport = self.transports.iter().find(|t| t.via() == offer.via);
@@ -185,22 +199,8 @@ impl Conversation<'_> {
             let reason = format!("this client cannot receive via {}", offer.via);
             return Err(Error::refused("gatecast", reason));
         };
-        let alive = |bytes| self.hashed_to(lines, bytes);
-        let spec = DownloadSpec {
-            part: PartSpec {
-                folder: &config.out,
-                name: &config.copy_name(offer.seat, &info.name)?,
-                bytes: info.bytes,
-                identity: info.sha1,
-                client: self.number,
-                order: transport.byte_order(),
-                resume: config.resume,
-                replace: config.replaces(),
-            },
-            proof: Proof::Sha1(info.sha1),
-            clients: config.clients,
-        };
-        let mut download = Download::open(&spec, alive)?;
+        let order = transport.byte_order();
+        let mut download = self.run.open_part(config, self.number, offer, order, lines)?;
         self.client.expect(info.bytes - download.resumed());
         let context = PrepareContext { stream, offer, file: download.file() };
         let session = transport.prepare(&context, lines)?;
@@ -208,20 +208,12 @@ impl Conversation<'_> {
             Some(held) => held,
             None => {
                 let resumed = download.resumed();
-                download.hash_to(resumed, |bytes| self.hashed_to(lines, bytes))?;
+                download.hash_to(resumed, |bytes| self.run.send_alive(lines, bytes))?;
                 resumed
             }
         };
         self.client.expect(info.bytes - offset);
         Ok(Prepared { download, session, offset })
-    }
-
-    /// A sign of life while a part is hashed before READY.
-    fn hashed_to(&self, lines: &LineStream<'_>, bytes: u64) -> Result<()> {
-        if self.run.is_stopped() {
-            return Err(Error::Interrupted);
-        }
-        lines.write_line(&FromClient::Alive { bytes }.encode())
     }
 
     /// At the gate: until GO. Returns where the session's clients are, if the server said so.
@@ -271,7 +263,8 @@ impl Conversation<'_> {
             moved: self.client.moved(),
             stopped: &self.run.stopped,
         };
-        let receiving = self.run.begin_receiving();
+        let early_sync = self.config.durable.then(|| download.early_sync()).flatten();
+        let receiving = self.run.begin_receiving(early_sync);
         let received = prepared.session.receive(&context, lines);
         drop(receiving);
         let bytes = self.client.moved().load(Ordering::Relaxed);
@@ -282,9 +275,11 @@ impl Conversation<'_> {
         };
         // Whatever else the stop has broken, this is why.
         let error = if self.run.is_stopped() { Error::Interrupted } else { error };
-        // A part with holes is removed, unless it was cut to what has none.
-        let has_holes = matches!(offer.via, Via::Udp | Via::Raw | Via::Multicast);
+        // A part with holes is removed, unless it was cut to what has none; a folder's is kept.
+        let has_holes =
+            offer.tree.is_none() && matches!(offer.via, Via::Udp | Via::Raw | Via::Multicast);
         self.report.is_kept = prepared.offset + bytes > 0
+            && !self.config.is_in_place()
             && (!has_holes || partial.as_ref().is_some_and(|partial| partial.cut));
         if let Some(partial) = &partial {
             let released = self.released;
@@ -306,14 +301,23 @@ impl Conversation<'_> {
     /// receipt follows at once.
     fn verify(
         &mut self,
-        download: Download,
+        mut download: Download,
         offer: &Offer,
         received: &Received,
         lines: &mut LineStream<'_>,
     ) -> Result<Verified> {
-        let checked = download.verify(|bytes| {
-            log_error(lines.write_line(&FromClient::Alive { bytes }.encode()));
-            Ok(())
+        // All is there: who stops now finds it again.
+        download.end_holes();
+        let checked = self.run.may_go_on().and_then(|()| {
+            download.verify(|bytes| {
+                log_error(lines.write_line(&FromClient::Alive { bytes }.encode()));
+                self.run.may_go_on()
+            })
+        });
+        let checked = checked.inspect_err(|error| {
+            self.report.is_kept = self.run.is_stopped() && !self.config.is_in_place();
+            let bytes = self.transfer().bytes_client.unwrap_or_default();
+            send_failure(lines, error, bytes, self.transfer());
         })?;
         let hashed = clock::now().since(self.released);
         let transfer = self.transfer();
@@ -364,6 +368,7 @@ impl Conversation<'_> {
             durable: transfer.seconds_durable,
             first: transfer.first_client,
             counts: received.counts,
+            evidence: transfer.evidence,
         })
     }
 
@@ -388,6 +393,7 @@ impl Conversation<'_> {
                 transfer.woke = Some(summary.woke);
                 transfer.first_server = summary.first;
                 transfer.counts = summary.counts;
+                transfer.evidence = transfer.evidence.or(summary.evidence);
                 if summary.outcome == Outcome::Complete {
                     transfer.reason = summary.reason;
                 } else if transfer.outcome == Outcome::Complete && transfer.verified.is_some() {

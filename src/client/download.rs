@@ -5,14 +5,19 @@
 //! only thing that can take a final name, and [`Download::verify`] is the only thing that makes
 //! one: nothing but a whole, verified file ever stands under a final name.
 
-use std::{fs::File, ops::Range, path::Path, thread, time::Duration};
+use std::{ops::Range, path::Path, thread};
 
 use crate::{
-    client::part::{Part, PartSpec, PublishedCopy},
+    client::{
+        copy_part::CopyPart,
+        messages::each_second,
+        part::{EarlySync, Part, PartSpec, PublishedCopy},
+        tree_part::{TreePart, TreeSpec},
+    },
     digest::{Digest, HASH_BUF, Hasher},
     error::{Error, Result},
-    net::{clock, copy, socket},
-    text::{FileName, escape},
+    net::{copy, disk::ALIGNMENT, files, storage::FileStorage},
+    text::{FileName, escape_path},
 };
 
 /// What is downloaded, and where to.
@@ -50,7 +55,7 @@ impl Proof {
 /// A copy that is being received.
 #[derive(Debug)]
 pub struct Download {
-    part: Part,
+    part: CopyPart,
     bytes: u64,
     proof: Proof,
     hasher: Hasher,
@@ -74,15 +79,12 @@ pub enum Checked {
 /// A copy that may get its final name.
 #[derive(Debug)]
 pub struct Verified {
-    part: Part,
+    part: CopyPart,
     proof: Proof,
     bytes: u64,
     /// The copy's SHA-1, read back from disk.
     pub sha1: Digest,
 }
-
-/// How often a client that hashes reports its progress.
-const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 impl Download {
     /// Opens the part, empty or, to resume, as an earlier session left it. `progress` is as in
@@ -92,9 +94,15 @@ impl Download {
     /// The folder cannot be made or written, the final name is taken by something that the copy
     /// must not replace, the part is not ours alone, or the disk has too little room.
     pub fn open(spec: &DownloadSpec<'_>, progress: impl FnMut(u64) -> Result<()>) -> Result<Self> {
+        let in_place = spec.part.in_place;
+        if in_place && spec.proof == Proof::Nothing {
+            let reason = "only a file that can be proven is written in place; --sha1 proves it";
+            return Err(Error::refused("gatecast", reason));
+        }
         let name = final_name(spec.part.name, spec.proof)?;
         let part = Part::open(&PartSpec { name: &name, ..spec.part.clone() })?;
-        let left = spec.part.bytes - part.resumed();
+        // What is overwritten has its room already.
+        let left = if in_place { 0 } else { spec.part.bytes - part.resumed() };
         let is_free = check_target(&part, spec.part.bytes, spec.proof.sha1(), progress);
         let may_begin = is_free.and_then(|()| needs_room(spec.part.folder, left, spec.clients));
         if let Err(error) = may_begin {
@@ -104,7 +112,7 @@ impl Download {
             return Err(error);
         }
         Ok(Self {
-            part,
+            part: CopyPart::File(part),
             bytes: spec.part.bytes,
             proof: spec.proof,
             hasher: Hasher::default(),
@@ -112,9 +120,38 @@ impl Download {
         })
     }
 
+    /// Opens the part of a folder, empty or, to resume, with the files that are right already, for
+    /// one of `clients` clients; `lines` was fed the manifest. `progress` gets up to which byte the
+    /// files are made.
+    ///
+    /// # Errors
+    /// As [`Download::open`].
+    pub fn open_tree(
+        spec: &TreeSpec<'_>,
+        clients: u16,
+        lines: Hasher,
+        progress: impl FnMut(u64) -> Result<()>,
+    ) -> Result<Self> {
+        let part = TreePart::open(spec, progress)?;
+        let room = needs_room(spec.folder, part.missing(), clients);
+        if let Err(error) = room {
+            if !spec.resume {
+                part.discard();
+            }
+            return Err(error);
+        }
+        Ok(Self {
+            part: CopyPart::Tree(part),
+            bytes: spec.manifest.bytes(),
+            proof: Proof::Sha1(spec.sha1),
+            hasher: lines,
+            hashed: 0,
+        })
+    }
+
     /// Where the bytes go, each at its own place.
-    pub fn file(&self) -> &File {
-        self.part.file()
+    pub fn file(&self) -> &FileStorage {
+        self.part.storage()
     }
 
     /// How many bytes of an earlier session it holds.
@@ -128,12 +165,14 @@ impl Download {
     /// # Errors
     /// The system refuses to rename it.
     pub fn begin_holes(&mut self) -> Result<()> {
-        self.part.begin_holes()
+        self.part.file().map_or(Ok(()), Part::begin_holes)
     }
 
     /// The part has no hole: a later session may go on with it.
     pub fn end_holes(&mut self) {
-        self.part.end_holes();
+        if let Some(part) = self.part.file() {
+            part.end_holes();
+        }
     }
 
     /// Gives the copy another final name than the one it was opened for.
@@ -141,8 +180,14 @@ impl Download {
     /// # Errors
     /// That name is taken by something that a file must not replace.
     pub fn set_name(&mut self, name: &FileName) -> Result<()> {
-        self.part.set_name(&final_name(name, self.proof)?)?;
-        check_target(&self.part, self.bytes, self.proof.sha1(), |_| Ok(()))
+        let Some(part) = self.part.file() else { return Ok(()) };
+        part.set_name(&final_name(name, self.proof)?)?;
+        check_target(part, self.bytes, self.proof.sha1(), |_| Ok(()))
+    }
+
+    /// Writes to the disk what has come so far.
+    pub(super) fn early_sync(&self) -> Option<EarlySync> {
+        self.part.early_sync()
     }
 
     /// Hashes the part up to byte `end`, reading it back from disk. `progress` gets the bytes
@@ -158,7 +203,7 @@ impl Download {
                 what: format!("{} was truncated by another program", part.shown()),
             },
         };
-        hash(part.file(), *hashed..end, hasher, unreadable, progress)?;
+        hash(part.read_back(), *hashed..end, hasher, unreadable, progress)?;
         *hashed = end.max(*hashed);
         Ok(())
     }
@@ -169,6 +214,9 @@ impl Download {
     /// # Errors
     /// As [`Download::hash_to`].
     pub fn verify(mut self, progress: impl FnMut(u64) -> Result<()>) -> Result<Checked> {
+        if let Some(part) = self.part.file() {
+            part.begin_sync();
+        }
         self.hash_to(self.bytes, progress)?;
         let sha1 = self.hasher.finish();
         if let Some(expected) = self.proof.sha1()
@@ -215,8 +263,10 @@ impl Verified {
     /// # Errors
     /// Something that a file must not replace has taken the name, another file stands in the place
     /// of the part, or the system refuses.
-    pub fn publish(self, durable: bool) -> Result<PublishedCopy> {
-        check_target(&self.part, self.bytes, Some(self.sha1), |_| Ok(()))?;
+    pub fn publish(mut self, durable: bool) -> Result<PublishedCopy> {
+        if let Some(part) = self.part.file() {
+            check_target(part, self.bytes, Some(self.sha1), |_| Ok(()))?;
+        }
         self.part.publish(durable)
     }
 }
@@ -238,32 +288,37 @@ fn check_target(
     };
     let mut hasher = Hasher::default();
     let unreadable = |_| Error::refused("gatecast", "the file of that name cannot be read");
-    hash(&there, 0..bytes, &mut hasher, unreadable, progress)?;
+    hash((&there.into(), HASH_BUF), 0..bytes, &mut hasher, unreadable, progress)?;
     if hasher.finish() == expected { Ok(()) } else { Err(refusal) }
 }
 
-/// Hashes this range of `file`; `progress` gets where it is, about each second.
+/// Hashes this range of `file`, `block` bytes at a time; `progress` gets where it is, about each
+/// second.
 fn hash(
-    file: &File,
+    (file, block): (&FileStorage, usize),
     range: Range<u64>,
     hasher: &mut Hasher,
     unreadable: impl Fn(copy::Stop) -> Error,
-    mut progress: impl FnMut(u64) -> Result<()>,
+    progress: impl FnMut(u64) -> Result<()>,
 ) -> Result<()> {
-    let mut buffer = vec![0; HASH_BUF];
-    let mut next = clock::now().after(PROGRESS_EVERY);
-    let mut at = range.start;
+    let mut progress = each_second(progress);
+    let mut room = vec![0; block + ALIGNMENT];
+    let begin = room.as_ptr().align_offset(ALIGNMENT);
+    let buffer = &mut room[begin..begin + block];
+    let (mut at, mut given) = (range.start, range.start);
     while at < range.end {
-        let want = usize::try_from(range.end - at).unwrap_or(usize::MAX).min(buffer.len());
-        let read = copy::read_at(file, &mut buffer[..want], at).map_err(&unreadable)?;
+        // What is read past the cache is read in whole blocks.
+        let read = copy::read_at(file, buffer, at).map_err(&unreadable)?;
+        let read = usize::try_from(range.end - at).map_or(read, |left| left.min(read));
         hasher.update(&buffer[..read]);
         at += read as u64;
-        // Other clients of this machine may still receive; those go first.
-        thread::yield_now();
-        if clock::now() >= next {
-            next = clock::now().after(PROGRESS_EVERY);
-            progress(at)?;
+        // Other clients of this machine may still receive; those go first, though not for each of
+        // many small files.
+        if at - given >= block as u64 {
+            given = at;
+            thread::yield_now();
         }
+        progress(at)?;
     }
     Ok(())
 }
@@ -281,10 +336,10 @@ fn final_name(name: &FileName, proof: Proof) -> Result<FileName> {
 /// disk has no room for them.
 fn needs_room(folder: &Path, left: u64, clients: u16) -> Result<()> {
     let needed = left.saturating_mul(u64::from(clients));
-    match socket::free_space(folder).filter(|&free| free < needed) {
+    match files::free_space(folder).filter(|&free| free < needed) {
         None => Ok(()),
         Some(free) => Err(Error::refused(
-            escape(&folder.display().to_string()),
+            escape_path(folder),
             format!("{clients} x {left} bytes are to come and {free} bytes are free"),
         )),
     }

@@ -9,7 +9,7 @@ use std::{
 use crate::{
     client::messages::{prove, server_error},
     error::{Error, Phase, Result},
-    net::{clock, datagrams::BatchSocket, line_stream::LineStream, socket},
+    net::{address, clock, datagrams::BatchSocket, line_stream::LineStream, socket},
     proto::{
         key::Key,
         line::DecodeError,
@@ -68,6 +68,10 @@ const ROUNDS: usize = 3;
 /// How often what may have come is looked for.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
+/// Most datagrams, and most connections, that are looked at in one turn: strangers may send without
+/// end, and the turns have a deadline.
+const STRANGERS_MAX: usize = 64;
+
 /// The sockets of this end.
 struct EchoSockets {
     udp: UdpSocket,
@@ -97,7 +101,7 @@ fn converse(
     key: Option<&Key>,
     interface: Option<Ipv4Addr>,
 ) -> Result<Option<EchoReport>> {
-    let peer = socket::canonical(stream.peer_addr().map_err(Error::io("connect", "the server"))?);
+    let peer = address::canonical(stream.peer_addr().map_err(Error::io("connect", "the server"))?);
     let mut lines = LineStream::new(stream, peer, b"");
     prove(&mut lines, key)?;
     lines.write_line(&ClientHello::Echo.encode())?;
@@ -163,7 +167,7 @@ impl EchoSockets {
         terms: &EchoTerms,
         interface: Option<Ipv4Addr>,
     ) -> Result<Self> {
-        let mut here = socket::canonical(lines.local()?);
+        let mut here = address::canonical(lines.local()?);
         here.set_port(0);
         let failed = || Error::io("open a port", here);
         let udp = UdpSocket::bind(here).map_err(failed())?;
@@ -196,7 +200,8 @@ impl EchoSockets {
         let digits = order.digits();
         let has_come = |socket: &UdpSocket, from: Option<IpAddr>| {
             let mut bytes = [0; 64];
-            while let Ok((len, addr)) = socket.recv_from(&mut bytes) {
+            for _ in 0..STRANGERS_MAX {
+                let Ok((len, addr)) = socket.recv_from(&mut bytes) else { break };
                 let is_from = from.is_none_or(|ip| ip == addr.ip());
                 if is_from && bytes[..len] == *digits.as_bytes() {
                     return true;
@@ -205,7 +210,8 @@ impl EchoSockets {
             false
         };
         report.udp_in |= has_come(&self.udp, Some(server));
-        while let Ok((_, from)) = self.tcp.accept() {
+        for _ in 0..STRANGERS_MAX {
+            let Ok((_, from)) = self.tcp.accept() else { break };
             report.tcp_in |= from.ip() == server;
         }
         if let (Some(socket), Some((_, heard))) = (&self.group, &mut report.group) {

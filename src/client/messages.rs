@@ -7,7 +7,7 @@ use crate::{
     net::{clock, line_stream::LineStream, socket},
     proto::{
         key::{Challenge, Challenges, ConnectionEnd, Key, is_same},
-        native::{ClientHello, ErrorCode, FILES_MAX, FromClient, FromServer},
+        native::{ClientHello, ErrorCode, FILES_MAX, FromClient, FromServer, ListEnd},
     },
     session::FileInfo,
     text::escape,
@@ -23,6 +23,23 @@ const PROOF_LIMIT: Duration = Duration::from_secs(10);
 /// How long the server may take to offer a seat: it may have to hash the file first.
 pub(super) const OFFER_LIMIT: Duration = Duration::from_secs(120);
 
+/// How often a client that makes or hashes files says how far it is, and looks whether it is to end.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+
+/// `progress`, called about each [`PROGRESS_EVERY`].
+pub(super) fn each_second(
+    mut progress: impl FnMut(u64) -> Result<()>,
+) -> impl FnMut(u64) -> Result<()> {
+    let mut next = clock::now().after(PROGRESS_EVERY);
+    move |bytes| {
+        if clock::now() < next {
+            return Ok(());
+        }
+        next = clock::now().after(PROGRESS_EVERY);
+        progress(bytes)
+    }
+}
+
 /// Most bytes of a stranger's answer that are looked at.
 const ANSWER_MAX: u64 = 512;
 
@@ -30,11 +47,12 @@ const ANSWER_MAX: u64 = 512;
 const FIRST_ANSWERS: [&[u8]; 6] =
     [b"CHALLENGE ", b"PROOF ", b"OFFER ", b"FILE ", b"END", b"ERROR code="];
 
-/// What the server at `server` offers, once both ends have proven `key` if there is one.
+/// What the server at `server` offers, each with whether it is a folder, and what the server says of
+/// itself, once both ends have proven `key` if there is one.
 ///
 /// # Errors
 /// It cannot be reached, does not have the key, or does not speak the protocol.
-pub fn list(server: &[SocketAddr], key: Option<&Key>) -> Result<Vec<FileInfo>> {
+pub fn list(server: &[SocketAddr], key: Option<&Key>) -> Result<(Vec<(FileInfo, bool)>, ListEnd)> {
     let stream = socket::connect(server, clock::now().after(CONNECT_LIMIT))
         .map_err(|error| socket::advise(error, "is gatecast serve running there?"))?;
     let peer = stream.peer_addr().map_err(Error::io("connect", "the server"))?;
@@ -44,8 +62,10 @@ pub fn list(server: &[SocketAddr], key: Option<&Key>) -> Result<Vec<FileInfo>> {
     let mut files = Vec::new();
     loop {
         match read_message(&mut lines, clock::now().after(OFFER_LIMIT), Phase::Offer)? {
-            FromServer::File(file) if files.len() < FILES_MAX => files.push(file),
-            FromServer::End => return Ok(files),
+            FromServer::File { file, is_tree } if files.len() < FILES_MAX => {
+                files.push((file, is_tree));
+            }
+            FromServer::End(end) => return Ok((files, end)),
             FromServer::Error { code, reason } => return Err(server_error(peer, code, reason)),
             _ => return Err(Error::protocol(peer, "no list of files")),
         }

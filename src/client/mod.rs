@@ -6,14 +6,19 @@
 
 pub mod config;
 mod conversation;
+mod copy_part;
 pub mod download;
 pub mod echo;
 pub(crate) mod messages;
+mod opening;
 pub mod part;
+mod part_file;
 pub mod receive;
 mod report;
 mod run;
 mod shared;
+pub mod standing;
+pub mod tree_part;
 
 pub use config::FetchConfig;
 pub use messages::list;

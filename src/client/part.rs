@@ -6,26 +6,37 @@
 //! may have holes it has another name. It is locked while it is written, and opened so that a link
 //! put in its place is refused and not followed. Before it is renamed or removed, what stands at its
 //! path is compared with the open file: another file that was put there is never published.
+//!
+//! The one exception is a disk, or an existing file, that is written in place: it has no other name
+//! to take, and only the exit code says whether it holds the file.
 
 use std::{
-    fs,
-    fs::{File, OpenOptions, TryLockError},
-    io,
+    fs::{self, File},
+    io, mem,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use crate::{
-    digest::Digest,
+    client::part_file::{
+        is_ours, lock, make_folder, open, remove, remove_left, shown, still_there, unlock,
+    },
+    digest::{Digest, HASH_BUF},
     error::{Error, Result},
-    net::files,
+    net::{
+        self,
+        disk::{self, Disk},
+        files, plain_file,
+        storage::FileStorage,
+    },
     session::MAX_SEATS,
-    text::{FileName, escape},
+    text::FileName,
 };
 
 /// Which part is opened, and how.
 #[derive(Clone, Debug)]
 pub struct PartSpec<'a> {
-    /// The folder for the copy.
+    /// The folder for the copy; or, with `in_place`, the disk or file that becomes the copy.
     pub folder: &'a Path,
     /// The copy's final name.
     pub name: &'a FileName,
@@ -41,6 +52,9 @@ pub struct PartSpec<'a> {
     pub resume: bool,
     /// A file that has the copy's name already may be replaced.
     pub replace: bool,
+    /// What stands at `folder` is overwritten from its first byte on, and keeps what is behind the
+    /// copy's last one.
+    pub in_place: bool,
 }
 
 /// In which order the bytes of a copy come; it decides what a part that was left is good for.
@@ -60,7 +74,8 @@ pub enum ByteOrder {
 /// The file that a copy is received into.
 #[derive(Debug)]
 pub struct Part {
-    file: File,
+    file: Arc<File>,
+    storage: FileStorage,
     path: PathBuf,
     target: PathBuf,
     replace: bool,
@@ -68,6 +83,8 @@ pub struct Part {
     holed: Option<PathBuf>,
     /// How many bytes of an earlier session it holds.
     resumed: u64,
+    /// Reads past the system's cache, where it is written in place.
+    uncached: Option<FileStorage>,
 }
 
 /// A copy under its final name.
@@ -79,8 +96,14 @@ pub struct PublishedCopy {
     pub is_durable: bool,
 }
 
+/// Writes to the disk what has come so far of a copy.
+pub(super) type EarlySync = Arc<dyn Fn() -> io::Result<()> + Send + Sync>;
+
 /// The highest number of a part: two processes of the largest size write into one folder.
-const NUMBER_MAX: u16 = 2 * MAX_SEATS;
+pub(super) const NUMBER_MAX: u16 = 2 * MAX_SEATS;
+
+/// Read at a time past the cache, bytes: nothing is read ahead there, so that small reads are slow.
+const READ_BACK: usize = 1 << 20;
 
 impl Part {
     /// Opens a part, empty or, with `resume`, as it was left.
@@ -89,15 +112,32 @@ impl Part {
     /// The folder cannot be made or written, the target is something that a file must not
     /// replace, the part is no file of ours alone, or others write all parts.
     pub fn open(spec: &PartSpec<'_>) -> Result<Self> {
+        if spec.in_place {
+            return Self::open_in_place(spec);
+        }
         make_folder(spec.folder)?;
-        let target = spec.folder.join(spec.name.as_str());
-        replaceable(&target)?;
+        let target = target_in(spec.folder, spec.name)?;
         for number in spec.client..=NUMBER_MAX {
             if let Some(part) = Self::open_number(spec, number, &target)? {
                 return Ok(part);
             }
         }
         Err(Error::refused(shown(spec.folder), "other clients write all its parts"))
+    }
+
+    /// Opens what is to be overwritten, if nobody uses it and the file has room in it.
+    fn open_in_place(spec: &PartSpec<'_>) -> Result<Self> {
+        let path = spec.folder.to_owned();
+        let Disk { file, uncached, bytes } = disk::open(&path)?;
+        if bytes < spec.bytes {
+            let reason = format!("it has {bytes} bytes, and the file has {}", spec.bytes);
+            return Err(Error::refused(shown(&path), reason));
+        }
+        let file = Arc::new(file);
+        let storage = FileStorage::in_place(Arc::clone(&file));
+        let (target, uncached) = (path.clone(), Some(uncached.into()));
+        let (replace, holed, resumed) = (true, None, 0);
+        Ok(Self { file, storage, path, target, replace, holed, resumed, uncached })
     }
 
     /// Opens the part of this number, unless another client writes it.
@@ -117,12 +157,11 @@ impl Part {
         if !is_new && !is_ours(&file, &path).map_err(Error::io("look at the file", shown(&path)))? {
             return Err(Error::refused(shown(&path), "it belongs to another user"));
         }
-        // A client whose part has holes left its plain name free.
         let holed = (spec.order == ByteOrder::AfterBeginning).then(|| at("holes.part"));
         if let Some(holed) = &holed
             && !remove_left(holed)?
         {
-            // That client may have taken its plain name back by now, and then nothing is to do.
+            // The client whose part has holes may have taken this name back: nothing is to do then.
             if is_new && let Err(error) = remove(&file, &path) {
                 log::debug!("{error}");
             }
@@ -132,7 +171,10 @@ impl Part {
         let resumed = if spec.resume && held <= spec.bytes { held } else { 0 };
         file.set_len(resumed).map_err(Error::io("empty the file", shown(&path)))?;
         let (target, replace) = (target.to_owned(), spec.replace);
-        Ok(Some(Self { file, path, target, replace, holed, resumed }))
+        let file = Arc::new(file);
+        let storage = Arc::clone(&file).into();
+        let part = Self { file, storage, path, target, replace, holed, resumed, uncached: None };
+        Ok(Some(part))
     }
 
     /// From now on it may have holes.
@@ -144,7 +186,7 @@ impl Part {
             still_there(&self.file, &self.path)?;
             fs::rename(&self.path, &holed)
                 .map_err(Error::io("rename the part", shown(&self.path)))?;
-            std::mem::swap(holed, &mut self.path);
+            mem::swap(holed, &mut self.path);
         }
         Ok(())
     }
@@ -157,9 +199,32 @@ impl Part {
         }
     }
 
-    /// The open file.
-    pub fn file(&self) -> &File {
-        &self.file
+    /// Where its bytes go.
+    pub fn storage(&self) -> &FileStorage {
+        &self.storage
+    }
+
+    /// What it is read back from, and how many bytes at a time.
+    pub(super) fn read_back(&self) -> (&FileStorage, usize) {
+        self.uncached.as_ref().map_or((&self.storage, HASH_BUF), |file| (file, READ_BACK))
+    }
+
+    /// Writes to the disk what has come so far, by another open file than that of `sync`: the system
+    /// tells once to each what failed.
+    pub(super) fn early_sync(&self) -> EarlySync {
+        if let Some(file) = self.uncached.as_ref().and_then(FileStorage::file).map(Arc::clone) {
+            return Arc::new(move || file.sync_data());
+        }
+        let path = self.path.clone();
+        Arc::new(move || plain_file::open_to_write(&path)?.sync_data())
+    }
+
+    /// Does so beside what is read back past the cache: a read there waits for its block.
+    pub(super) fn begin_sync(&self) {
+        if self.uncached.is_some() {
+            let sync = self.early_sync();
+            drop(net::spawn("sync", move || sync()));
+        }
     }
 
     /// How many bytes of an earlier session it holds.
@@ -177,9 +242,7 @@ impl Part {
     /// # Errors
     /// That name is something that a file must not replace.
     pub fn set_name(&mut self, name: &FileName) -> Result<()> {
-        let target = self.target.with_file_name(name.as_str());
-        replaceable(&target)?;
-        self.target = target;
+        self.target = target_in(self.target.parent().unwrap_or_else(|| Path::new("")), name)?;
         Ok(())
     }
 
@@ -215,132 +278,44 @@ impl Part {
     /// # Errors
     /// Something that a file must not replace has taken the name, another file stands in the place
     /// of the part, or the system refuses.
-    pub(super) fn publish(self, durable: bool) -> Result<PublishedCopy> {
-        replaceable(&self.target)?;
+    pub(super) fn publish(mut self, durable: bool) -> Result<PublishedCopy> {
+        let path = mem::take(&mut self.target);
+        if self.uncached.is_some() {
+            return Ok(PublishedCopy { path, is_durable: durable });
+        }
+        replaceable(&path)?;
         still_there(&self.file, &self.path)?;
-        fs::rename(&self.path, &self.target)
-            .map_err(Error::io("rename the copy", shown(&self.target)))?;
-        let is_durable = durable && self.target.parent().is_some_and(files::sync_folder);
-        Ok(PublishedCopy { path: self.target, is_durable })
+        fs::rename(&self.path, &path).map_err(Error::io("rename the copy", shown(&path)))?;
+        let is_durable = durable && path.parent().is_some_and(files::sync_folder);
+        Ok(PublishedCopy { path, is_durable })
     }
 
-    /// Removes it: its bytes are not the file's.
+    /// Removes it: its bytes are not the file's. What was written in place stays.
     pub fn discard(self) {
-        if let Err(error) = remove(&self.file, &self.path) {
+        if self.uncached.is_none()
+            && let Err(error) = remove(&self.file, &self.path)
+        {
             log::warn!("{error}");
         }
     }
 }
 
-/// Makes a folder, with those above it, and makes the names of all safe on disk.
-fn make_folder(folder: &Path) -> Result<()> {
-    let is_missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
-    let missing: Vec<&Path> = folder.ancestors().take_while(is_missing).collect();
-    fs::create_dir_all(folder).map_err(Error::io("make the folder", shown(folder)))?;
-    for parent in missing.iter().rev().filter_map(|folder| folder.parent()) {
-        let here = parent.as_os_str().is_empty();
-        files::sync_folder(if here { Path::new(".") } else { parent });
-    }
-    Ok(())
-}
-
-/// Removes a part with holes that a client left which was killed; `false` if one writes it.
-fn remove_left(path: &Path) -> Result<bool> {
-    match open_there(path)? {
-        Some(file) if !lock(&file, path)? => Ok(false),
-        Some(file) => remove(&file, path).map(|()| true),
-        None => Ok(true),
-    }
-}
-
-/// Removes `file`, if it still stands at `path`.
-fn remove(file: &File, path: &Path) -> Result<()> {
-    still_there(file, path)?;
-    fs::remove_file(path).map_err(Error::io("remove the file", shown(path)))
-}
-
-/// Refuses a path at which another file stands than the one that is open: its bytes are not those
-/// that were received and verified.
-fn still_there(file: &File, path: &Path) -> Result<()> {
-    if files::stands_at(file, path) {
-        return Ok(());
-    }
-    Err(Error::refused(shown(path), "it was removed, or another file stands in its place"))
-}
-
-/// Locks the file that was opened at `path`; `false` if another client has it, or had it and has
-/// renamed or removed it meanwhile.
-fn lock(file: &File, path: &Path) -> Result<bool> {
-    match file.try_lock() {
-        Ok(()) => Ok(files::stands_at(file, path)),
-        Err(TryLockError::WouldBlock) => Ok(false),
-        Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => Ok(true),
-        Err(TryLockError::Error(error)) => Err(Error::io("lock the file", shown(path))(error)),
-    }
-}
-
-/// Opens a regular file for reading and writing, making it where there is none; says whether it was
-/// made. `None` if another client takes it away just now.
-fn open(path: &Path) -> Result<Option<(File, bool)>> {
-    let made = OpenOptions::new().read(true).write(true).create_new(true).open(path);
-    match made {
-        Ok(file) => Ok(Some((file, true))),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            Ok(open_there(path)?.map(|file| (file, false)))
+impl Drop for Part {
+    fn drop(&mut self) {
+        // Its storage is the other user of the file; a thread that still writes keeps the lock.
+        if Arc::strong_count(&self.file) <= 2 {
+            unlock(&self.file);
         }
-        Err(error) => Err(Error::io("make the file", shown(path))(error)),
     }
 }
 
-/// Opens the regular file at `path` that has no other name; `None` where there is none.
-fn open_there(path: &Path) -> Result<Option<File>> {
-    let gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
-    let seen = match fs::symlink_metadata(path) {
-        Err(error) if gone(&error) => return Ok(None),
-        seen => seen.map_err(Error::io("look at the file", shown(path)))?,
-    };
-    if !seen.is_file() {
-        return Err(Error::refused(shown(path), "it is not a regular file of its own"));
-    }
-    // To write too, so that the system does not wait for another end of what became a pipe.
-    let file = match OpenOptions::new().read(true).write(true).open(path) {
-        Err(error) if gone(&error) => return Ok(None),
-        file => file.map_err(Error::io("open the file", shown(path)))?,
-    };
-    let opened = file.metadata().map_err(Error::io("look at the file", shown(path)))?;
-    if has_other_names(&opened) {
-        return Err(Error::refused(shown(path), "it has other names, so others may write it"));
-    }
-    // What was looked at and what was opened must be one thing, or a link was put in between.
-    Ok(files::is_same(&seen, &opened).then_some(file))
-}
-
-#[cfg(unix)]
-fn has_other_names(file: &fs::Metadata) -> bool {
-    std::os::unix::fs::MetadataExt::nlink(file) > 1
-}
-
-#[cfg(not(unix))]
-fn has_other_names(_: &fs::Metadata) -> bool {
-    false
-}
-
-/// Whether the part that was found at `path` belongs to us: another user could change it at any time.
-/// What the system calls us depends on the file system, so it is compared with a file made beside.
-#[cfg(unix)]
-fn is_ours(file: &File, path: &Path) -> io::Result<bool> {
-    use std::os::unix::fs::MetadataExt;
-    let probe = path.with_extension("owner");
-    // Only a client that was killed here leaves one.
-    let _ = fs::remove_file(&probe);
-    let us = File::create_new(&probe).and_then(|probe| probe.metadata())?.uid();
-    fs::remove_file(&probe)?;
-    Ok(file.metadata()?.uid() == us)
-}
-
-#[cfg(not(unix))]
-fn is_ours(_: &File, _: &Path) -> io::Result<bool> {
-    Ok(true)
+/// The path of a file called `name` in `folder`.
+fn target_in(folder: &Path, name: &FileName) -> Result<PathBuf> {
+    let name = name.clone().for_file_here();
+    let name = name.map_err(|error| Error::refused("gatecast", error.to_string()))?;
+    let target = folder.join(name.as_str());
+    replaceable(&target)?;
+    Ok(target)
 }
 
 /// Refuses a name that a file must not replace.
@@ -360,10 +335,6 @@ fn replaceable(target: &Path) -> Result<()> {
         "something of that name that is not a regular file is in the way"
     };
     Err(Error::refused(shown(target), what))
-}
-
-fn shown(path: &Path) -> String {
-    escape(&path.display().to_string())
 }
 
 #[cfg(test)]

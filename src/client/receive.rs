@@ -2,8 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    fmt,
-    fs::File,
+    fmt, io,
     net::{IpAddr, TcpStream},
     ops::Range,
     sync::atomic::{AtomicBool, AtomicU64},
@@ -11,11 +10,12 @@ use std::{
 
 use crate::{
     client::{config::FetchConfig, part::ByteOrder},
-    error::Error,
-    net::line_stream::LineStream,
+    error::{Error, Phase},
+    net::{copy::Stop, line_stream::LineStream, storage::FileStorage},
     proto::native::Offer,
     session::Via,
-    transfer::Counts,
+    text::ShownPath,
+    transfer::{Counts, Evidence},
     units::Moment,
 };
 
@@ -80,7 +80,7 @@ pub struct PrepareContext<'a> {
     /// The seat and the file.
     pub offer: &'a Offer,
     /// Where the bytes will go; it holds what an earlier session left.
-    pub file: &'a File,
+    pub file: &'a FileStorage,
 }
 
 /// What is to come, and where it goes.
@@ -93,7 +93,7 @@ pub struct ReceiveContext<'a> {
     /// What the user asked for.
     pub config: &'a FetchConfig,
     /// Where the bytes go, each at its own place.
-    pub file: &'a File,
+    pub file: &'a FileStorage,
     /// The part that is to come.
     pub range: Range<u64>,
     /// Counts the payload bytes as they move.
@@ -137,12 +137,37 @@ pub struct Received {
     pub last: Moment,
     /// What this way counts.
     pub counts: Counts,
+    /// Where the time went, as far as this way knows.
+    pub evidence: Evidence,
+}
+
+/// Says why a copy by TCP from `peer` ended at byte `moved` of `want`.
+pub fn stopped(
+    stop: Stop,
+    peer: impl fmt::Display,
+    config: &FetchConfig,
+    (moved, want): (u64, u64),
+) -> Error {
+    match stop {
+        Stop::Stalled => Error::timed_out(Phase::Transfer, peer, config.stall),
+        Stop::Stopped => Error::Interrupted,
+        Stop::Disk(error) => Error::io("write the copy", ShownPath(&config.out))(error),
+        Stop::Short => {
+            Error::Corrupt { what: "the copy is shorter than what was written".to_owned() }
+        }
+        Stop::Peer(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            let what = format!("the connection ended at byte {moved} of {want}");
+            Error::io("receive the file", peer)(io::Error::new(error.kind(), what))
+        }
+        Stop::Peer(error) => Error::io("receive the file", peer)(error),
+    }
 }
 
 impl Received {
     /// Nothing was to come.
     #[must_use]
     pub fn nothing(now: Moment) -> Self {
-        Self { first: None, last: now, counts: Counts::default() }
+        let (counts, evidence) = (Counts::default(), Evidence::default());
+        Self { first: None, last: now, counts, evidence }
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     net::TcpStream,
     sync::{
-        Arc, Condvar, Mutex,
+        Arc, Condvar, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -14,11 +14,14 @@ use crate::{
     client::{
         config::FetchConfig,
         messages::CONNECT_LIMIT,
+        part::EarlySync,
         report::ClientReport,
         shared::{Client, ClientView},
     },
     error::{Error, Result},
     net::{STACK, clock, lock, socket},
+    proto::manifest::Manifest,
+    text::debug_fields,
 };
 
 /// The clients of one fetch as they run.
@@ -26,13 +29,37 @@ use crate::{
 pub struct FetchRun {
     clients: Vec<Arc<Client>>,
     pub(super) stopped: AtomicBool,
-    /// How many of them are receiving.
-    receiving: Mutex<usize>,
+    receiving: Mutex<ReceivingClients>,
     none_receives: Condvar,
+    /// The manifest of the folder that the clients fetch: one for all who were sent the same.
+    manifest: Mutex<Option<Arc<Manifest>>>,
 }
 
+/// Those that are receiving.
+#[derive(Default)]
+struct ReceivingClients {
+    /// How many there are.
+    count: usize,
+    /// How their copies come to the disk meanwhile.
+    syncs: Vec<EarlySync>,
+    /// All clients are through.
+    are_over: bool,
+}
+
+debug_fields!(ReceivingClients, count);
+
 /// A client that is receiving, until this is dropped.
-pub(super) struct Receiving<'a>(&'a FetchRun);
+pub(super) struct Receiving<'a> {
+    run: &'a FetchRun,
+    sync: Option<EarlySync>,
+}
+
+/// Ends [`FetchRun::sync_early`] when it is dropped, by a panic too.
+struct EndOfSync<'a>(&'a FetchRun);
+
+/// While copies come, what has come is written to the disk so often, so that the sync at the end
+/// has little left. A transfer that is over sooner is left alone.
+const SYNC_PERIOD: Duration = Duration::from_secs(1);
 
 /// How long a client that is done waits for the others of its process before it hashes: longer
 /// than clients of one host take to end after each other, and no more than its sign of life.
@@ -49,11 +76,21 @@ pub fn descriptors(clients: u16) -> u64 {
 
 impl Drop for Receiving<'_> {
     fn drop(&mut self) {
-        let mut receiving = lock(&self.0.receiving);
-        *receiving -= 1;
-        if *receiving == 0 {
-            self.0.none_receives.notify_all();
+        let mut receiving = lock(&self.run.receiving);
+        receiving.count -= 1;
+        if let Some(own) = &self.sync {
+            receiving.syncs.retain(|sync| !Arc::ptr_eq(sync, own));
         }
+        if receiving.count == 0 {
+            self.run.none_receives.notify_all();
+        }
+    }
+}
+
+impl Drop for EndOfSync<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.receiving).are_over = true;
+        self.0.none_receives.notify_all();
     }
 }
 
@@ -64,21 +101,58 @@ impl FetchRun {
         Self {
             clients,
             stopped: AtomicBool::new(false),
-            receiving: Mutex::new(0),
+            receiving: Mutex::default(),
             none_receives: Condvar::new(),
+            manifest: Mutex::default(),
         }
     }
 
-    pub(super) fn begin_receiving(&self) -> Receiving<'_> {
-        *lock(&self.receiving) += 1;
-        Receiving(self)
+    /// `manifest`, or the same one that another client was sent.
+    pub(super) fn shared(&self, manifest: Arc<Manifest>) -> Arc<Manifest> {
+        let mut known = lock(&self.manifest);
+        Arc::clone(match &mut *known {
+            Some(known) if *known == manifest => known,
+            known => known.insert(manifest),
+        })
+    }
+
+    /// A client begins to receive; `sync` writes to the disk what it has.
+    pub(super) fn begin_receiving(&self, sync: Option<EarlySync>) -> Receiving<'_> {
+        let mut receiving = lock(&self.receiving);
+        receiving.count += 1;
+        receiving.syncs.extend(sync.clone());
+        Receiving { run: self, sync }
+    }
+
+    /// Syncs the copies that have been coming for a while, until all clients are through.
+    fn sync_early(&self) {
+        let mut known: Vec<EarlySync> = Vec::new();
+        loop {
+            let receiving = lock(&self.receiving);
+            let wait =
+                self.none_receives.wait_timeout_while(receiving, SYNC_PERIOD, |now| !now.are_over);
+            let now = wait.unwrap_or_else(PoisonError::into_inner).0;
+            if now.are_over {
+                return;
+            }
+            let due =
+                now.syncs.iter().filter(|sync| known.iter().any(|old| Arc::ptr_eq(old, sync)));
+            let due: Vec<_> = due.cloned().collect();
+            known.clone_from(&now.syncs);
+            drop(now);
+            for sync in due {
+                if let Err(error) = sync() {
+                    log::debug!("a copy was not written to the disk early: {error}");
+                }
+            }
+        }
     }
 
     /// Waits until no client of this process receives, for [`HASH_PAUSE`] at most: the digests of
     /// those that are done would take the processor from those that are not.
     pub(super) fn wait_for_receivers(&self) {
         let receiving = lock(&self.receiving);
-        drop(self.none_receives.wait_timeout_while(receiving, HASH_PAUSE, |count| *count > 0));
+        drop(self.none_receives.wait_timeout_while(receiving, HASH_PAUSE, |now| now.count > 0));
     }
 
     /// Runs every client to its end, each by `work`, which gets the client and its number from 1.
@@ -100,6 +174,13 @@ impl FetchRun {
             return Err(Error::refused("the system", reason));
         }
         let reports = thread::scope(|scope| {
+            let syncing = thread::Builder::new().name("sync".to_owned()).stack_size(STACK);
+            if config.durable
+                && let Err(error) = syncing.spawn_scoped(scope, || self.sync_early())
+            {
+                log::debug!("no copy is written to the disk early: {error}");
+            }
+            let _ending = EndOfSync(self);
             let running: Vec<_> = (1..)
                 .zip(&self.clients)
                 .map(|(number, client)| {
@@ -132,6 +213,12 @@ impl FetchRun {
     /// What a face shows.
     pub fn views(&self) -> Vec<ClientView> {
         self.clients.iter().map(|client| client.view()).collect()
+    }
+
+    /// # Errors
+    /// Every client is to end.
+    pub(crate) fn may_go_on(&self) -> Result<()> {
+        if self.is_stopped() { Err(Error::Interrupted) } else { Ok(()) }
     }
 
     /// True when every client is to end.
@@ -169,5 +256,33 @@ impl FetchRun {
             return Err(Error::Interrupted);
         }
         Ok(stream)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_lasting_transfers_are_synced_early() {
+        let run = FetchRun::new(&FetchConfig::new(Vec::new()));
+        let (early, synced) = crossbeam_channel::bounded(1);
+        let sync = |name: &'static str| -> EarlySync {
+            let early = early.clone();
+            Arc::new(move || {
+                let _ = early.try_send(name);
+                Ok(())
+            })
+        };
+        thread::scope(|scope| {
+            scope.spawn(|| run.sync_early());
+            drop(run.begin_receiving(Some(sync("short"))));
+            let lasting = run.begin_receiving(Some(sync("lasting")));
+            let first = synced.recv_timeout(Duration::from_secs(20)).expect("a sync");
+            assert_eq!(first, "lasting");
+            drop(lasting);
+            assert!(lock(&run.receiving).syncs.is_empty());
+            drop(EndOfSync(&run));
+        });
     }
 }

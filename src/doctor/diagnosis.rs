@@ -1,6 +1,6 @@
 //! What the facts mean: for each, what it breaks or slows, and the one sentence that mends it.
 
-use std::{fmt::Write, io, net::IpAddr};
+use std::{io, net::IpAddr};
 
 use crate::{
     client::{
@@ -10,7 +10,7 @@ use crate::{
     doctor::facts::{Facts, FolderFact, GroupFact, PortFact},
     error::Error,
     session::Via,
-    text::escape,
+    text::{ShownPath, escape, wrapped},
     transport::udp::socket::RECEIVE_BUFFER,
     units::{Bytes, Rate},
 };
@@ -51,13 +51,8 @@ pub struct Diagnosis {
 }
 
 /// The ways of sending files.
-const FILES: [Purpose; 5] = [
-    Purpose::Files(Via::Tcp),
-    Purpose::Files(Via::Udp),
-    Purpose::Files(Via::Multicast),
-    Purpose::Files(Via::Swarm),
-    Purpose::Files(Via::Http),
-];
+const FILES: [Purpose; 5] =
+    [Purpose::Files(Via::Tcp), UDP, MULTICAST, SWARM, Purpose::Files(Via::Http)];
 
 const UDP: Purpose = Purpose::Files(Via::Udp);
 const MULTICAST: Purpose = Purpose::Files(Via::Multicast);
@@ -68,6 +63,9 @@ const SLOW_FOLDER: f64 = 12.5e6;
 
 /// Clocks that are further apart make the times in two logs hard to compare, microseconds.
 const CLOCKS_APART_US: u64 = 1_000_000;
+
+/// What a machine is to a purpose, best first.
+pub const OUTLOOKS: [&str; 3] = ["works", "works worse", "fails"];
 
 /// The columns that a line may take.
 const WIDTH: usize = 80;
@@ -148,11 +146,14 @@ impl Diagnosis {
         breaking.map(|check| check.name).collect()
     }
 
-    /// Whether it would work; `None` where it would with something against it.
-    pub fn works(&self, purpose: Purpose) -> Option<bool> {
+    /// Whether it would work: one of [`OUTLOOKS`].
+    pub fn outlook(&self, purpose: Purpose) -> &'static str {
         let is_slow = self.checks.iter().any(|check| check.slows.contains(&purpose));
-        let is_broken = !self.faults(purpose).is_empty();
-        (is_broken || !is_slow).then_some(!is_broken)
+        match (self.faults(purpose).is_empty(), is_slow) {
+            (true, false) => "works",
+            (true, true) => "works worse",
+            (false, _) => "fails",
+        }
     }
 
     /// One screen: the checks, what works, and the verdict on `asked`.
@@ -160,47 +161,30 @@ impl Diagnosis {
         let mut text = String::new();
         for check in &self.checks {
             let head = format!("{:<12}{:<6}", check.name, check.state(asked));
-            push_wrapped(&mut text, &head, &escape(&check.found));
+            text += &lines(&head, &escape(&check.found));
             if let Some(mend) = &check.mend {
-                push_wrapped(&mut text, &" ".repeat(INDENT), &format!("-> {}", escape(mend)));
+                text += &lines("", &format!("-> {}", escape(mend)));
             }
         }
         text.push('\n');
-        for (state, head) in [(Some(true), "works"), (None, "works worse"), (Some(false), "fails")]
-        {
-            let those = self.purposes.iter().filter(|purpose| self.works(**purpose) == state);
+        for outlook in OUTLOOKS {
+            let those = self.purposes.iter().filter(|purpose| self.outlook(**purpose) == outlook);
             let those: Vec<_> = those.map(|purpose| purpose.word()).collect();
             if !those.is_empty() {
-                push_wrapped(&mut text, &format!("{head:<INDENT$}"), &those.join(", "));
+                text += &lines(outlook, &those.join(", "));
             }
         }
-        let (way, faults) = (asked.word(), self.faults(asked));
-        let _ = if faults.is_empty() {
-            writeln!(text, "{way} would work (exit 0)")
-        } else {
-            writeln!(text, "FAILED: {way} would not work: {} (exit 1)", faults.join(", "))
-        };
-        text
+        let (way, faults) = (asked.word(), self.faults(asked).join(", "));
+        text + &match &faults[..] {
+            "" => format!("{way} would work (exit 0)\n"),
+            _ => format!("FAILED: {way} would not work: {faults} (exit 1)\n"),
+        }
     }
 }
 
-/// Adds `words` after `head`, in lines of [`WIDTH`] columns.
-fn push_wrapped(text: &mut String, head: &str, words: &str) {
-    let mut line = head.to_owned();
-    let mut is_begun = false;
-    for word in words.split(' ') {
-        if is_begun && line.chars().count() + 1 + word.chars().count() > WIDTH {
-            text.push_str(line.trim_end());
-            text.push('\n');
-            line = " ".repeat(INDENT);
-        } else if is_begun {
-            line.push(' ');
-        }
-        line.push_str(word);
-        is_begun = true;
-    }
-    text.push_str(line.trim_end());
-    text.push('\n');
+/// `words` after `head`, in lines of [`WIDTH`] columns.
+fn lines(head: &str, words: &str) -> String {
+    wrapped(&format!("{head:<INDENT$}{words}"), WIDTH, &" ".repeat(INDENT))
 }
 
 /// The checks of a server that was asked.
@@ -227,27 +211,25 @@ fn of_host(name: &str, answer: &EchoAnswer, checks: &mut Vec<Check>) {
 
 fn of_unreachable(name: &str, error: &Error) -> Check {
     let port = name.rsplit_once(':').map_or(name, |(_, port)| port);
-    let kind = match error {
-        Error::Io { source, .. } if Error::is_timeout(source) => io::ErrorKind::TimedOut,
-        Error::Io { source, .. } => source.kind(),
-        Error::TimedOut { .. } => io::ErrorKind::TimedOut,
-        _ => io::ErrorKind::Other,
+    let (is_io, is_timeout) = match error {
+        Error::Io { source, .. } => (Some(source.kind()), Error::is_timeout(source)),
+        other => (None, matches!(other, Error::TimedOut { .. })),
     };
-    let check = match kind {
-        io::ErrorKind::TimedOut => Check::ok(
-            "host",
+    let (found, mend) = if is_timeout {
+        (
             format!("{name} does not answer: a firewall drops TCP {port}, or the machine is off"),
+            format!("on that machine: {LET_IN} tcp dport {port} accept"),
         )
-        .mended(format!("on that machine: {LET_IN} tcp dport {port} accept")),
-        io::ErrorKind::ConnectionRefused => Check::ok(
-            "host",
+    } else if is_io == Some(io::ErrorKind::ConnectionRefused) {
+        (
             format!("{name} refuses: nothing listens there, or a firewall rejects TCP {port}"),
+            format!("start `gatecast serve` there; then {LET_IN} tcp dport {port} accept"),
         )
-        .mended(format!("start `gatecast serve` there; then {LET_IN} tcp dport {port} accept")),
-        _ => Check::ok("host", error.to_string())
-            .mended("see whether `ping` reaches that machine, and try HOST:PORT"),
+    } else {
+        let mend = "see whether `ping` reaches that machine, and try HOST:PORT";
+        (error.to_string(), mend.to_owned())
     };
-    check.breaking(FILES)
+    Check::ok("host", found).mended(mend).breaking(FILES)
 }
 
 fn of_echo(report: &EchoReport, checks: &mut Vec<Check>) {
@@ -363,39 +345,31 @@ fn of_buffer(got: u64) -> Check {
 fn of_descriptors(clients: u16, limit: Option<u64>) -> Check {
     let wanted = client::descriptors(clients);
     let needs = format!("{clients} clients need {wanted} open files");
+    let check = |found: String| Check::ok("open files", format!("{needs}{found}"));
     match limit {
-        None => Check::ok("open files", format!("{needs}; this system does not tell its limit")),
-        Some(limit) if limit >= wanted => {
-            Check::ok("open files", format!("{needs}, and may have them"))
-        }
-        Some(limit) => Check::ok("open files", format!("{needs} and the limit is {limit}"))
+        None => check("; this system does not tell its limit".to_owned()),
+        Some(limit) if limit >= wanted => check(", and may have them".to_owned()),
+        Some(limit) => check(format!(" and the limit is {limit}"))
             .mended(format!("ulimit -n {wanted}"))
             .breaking(FILES),
     }
 }
 
 fn of_folder(fact: &FolderFact) -> Check {
-    let path = fact.path.display();
-    let check = |found: String| Check::ok("folder", found);
-    match (fact.free, &fact.rate) {
-        (_, Err(error)) => check(format!("cannot write to {path}: {error}"))
-            .mended("choose another folder: --out DIR")
-            .breaking(FILES),
-        (Some(0), Ok(_)) => check(format!("{path} has no free space"))
-            .mended("choose another folder: --out DIR")
-            .breaking(FILES),
-        (free, Ok(rate)) => {
-            let free =
-                free.map_or_else(String::new, |free| format!(" has {} free and", Bytes(free)));
-            let found = format!("{path}{free} takes {}/s, synced", Bytes(*rate as u64));
-            if *rate >= SLOW_FOLDER {
-                return check(found);
-            }
-            check(format!("{found}: less than {}", Rate((SLOW_FOLDER * 8.0) as u64)))
-                .mended("choose another folder: --out DIR")
-                .slowing(FILES)
-        }
+    let path = ShownPath(&fact.path);
+    let poor =
+        |found: String| Check::ok("folder", found).mended("choose another folder: --out DIR");
+    let rate = match (fact.free, &fact.rate) {
+        (_, Err(error)) => return poor(format!("cannot write to {path}: {error}")).breaking(FILES),
+        (Some(0), Ok(_)) => return poor(format!("{path} has no free space")).breaking(FILES),
+        (_, Ok(rate)) => *rate,
+    };
+    let free = fact.free.map(|free| format!(" has {} free and", Bytes(free))).unwrap_or_default();
+    let found = format!("{path}{free} takes {}/s, synced", Bytes(rate as u64));
+    if rate >= SLOW_FOLDER {
+        return Check::ok("folder", found);
     }
+    poor(format!("{found}: less than {}", Rate((SLOW_FOLDER * 8.0) as u64))).slowing(FILES)
 }
 
 fn of_clock(synchronised: Option<bool>) -> Check {
@@ -410,16 +384,13 @@ fn of_clock(synchronised: Option<bool>) -> Check {
 }
 
 fn of_sha(has: bool, used: bool) -> Check {
-    match (has, used) {
-        (true, true) => Check::ok("sha1", "the processor's SHA instructions are used"),
-        (true, false) => {
-            Check::ok("sha1", "the processor has SHA instructions, unused by this build")
-                .mended("cargo install --path . --features fast-sha1")
-        }
-        (false, _) => {
-            Check::ok("sha1", "the processor has no SHA instructions: verifying takes longer")
-        }
-    }
+    let found = match (has, used) {
+        (true, true) => "the processor's SHA instructions are used",
+        (true, false) => "the processor has SHA instructions, which are not used",
+        (false, _) => "the processor has no SHA instructions: verifying takes longer",
+    };
+    let mend = "a build with feature fast-sha1, and no GATECAST_SHA1 in the environment";
+    Check { mend: (has && !used).then(|| mend.to_owned()), ..Check::ok("sha1", found) }
 }
 
 fn of_star(star: &Result<(), String>) -> Check {

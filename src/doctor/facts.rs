@@ -12,9 +12,8 @@ use std::{
 
 use crate::{
     client::echo::EchoAnswer,
-    digest,
     error::{Error, Result},
-    net::{clock, datagrams::BatchSocket, socket},
+    net::{address, clock, datagrams::BatchSocket, files, socket},
     transport::udp::socket::RecvSocket,
 };
 
@@ -116,7 +115,7 @@ pub fn udp_port(user: &'static str, addr: SocketAddr) -> PortFact {
 /// Sends to a group on the interface with the address `interface`, `None` being the first that leads
 /// to others, and listens.
 pub fn group(interface: Option<Ipv4Addr>) -> GroupFact {
-    let outward = || socket::outward().and_then(|ip| ip.to_string().parse().ok());
+    let outward = || address::outward().and_then(|ip| ip.to_string().parse().ok());
     let interface = interface.or_else(outward).or_else(first_address);
     let heard =
         interface.map_or(Ok(false), |ip| receive_own(ip).map_err(|error| error.to_string()));
@@ -168,7 +167,7 @@ pub fn receive_buffer() -> Result<u64> {
 pub fn folder(path: &Path) -> FolderFact {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let there = absolute.ancestors().find(|folder| folder.exists()).unwrap_or(&absolute);
-    let free = socket::free_space(there);
+    let free = files::free_space(there);
     let room = free.map_or(WRITTEN_MAX, |free| usize::try_from(free / 2).unwrap_or(usize::MAX));
     let rate = if there.is_dir() {
         write_rate(there, room.min(WRITTEN_MAX)).map_err(|error| error.to_string())
@@ -233,21 +232,6 @@ pub fn clock_is_synchronised() -> Option<bool> {
         b"no" => Some(false),
         _ => None,
     }
-}
-
-/// Whether the processor has SHA instructions.
-pub fn has_sha_instructions() -> bool {
-    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
-    return std::arch::is_x86_feature_detected!("sha");
-    #[cfg(target_arch = "aarch64")]
-    return std::arch::is_aarch64_feature_detected!("sha2");
-    #[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")))]
-    return false;
-}
-
-/// Whether this build would use them.
-pub fn uses_sha_instructions() -> bool {
-    digest::ENGINE == "sha1"
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! How the HTTP server behaves.
 
 use std::{
-    fmt,
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
@@ -9,6 +8,7 @@ use std::{
 use crate::{
     proto::http::{request::HttpRequest, response::HttpResponse},
     server::lobby::Lobby,
+    text::debug_fields,
     transfer::Record,
 };
 
@@ -43,8 +43,4 @@ pub struct Documents {
     pub svg: Option<fn(&[Record]) -> String>,
 }
 
-impl fmt::Debug for HttpConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpConfig").finish_non_exhaustive()
-    }
-}
+debug_fields!(HttpConfig);

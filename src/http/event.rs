@@ -91,6 +91,14 @@ fn session(json: &mut Json, view: &GateView) {
             });
         }
     });
+    json.list("missing", |json| {
+        for (seat, name) in &view.missing {
+            json.item(|json| {
+                json.count("seat", Some(seat.0.into()));
+                json.text("name", name);
+            });
+        }
+    });
 }
 
 /// What a session does: `muster`, `moving`, or `ending` where its muster failed.
@@ -106,10 +114,7 @@ fn phase(view: &GateView) -> &'static str {
 fn end(json: &mut Json, end: Option<&SeatEnd>) {
     json.maybe_text("outcome", end.map(|end| end.outcome.word()));
     json.maybe_text("reason", end.and_then(|end| end.reason.as_ref()));
-    match end.and_then(|end| end.verified) {
-        Some(verified) => json.truth("verified", verified),
-        None => json.raw("verified", "null"),
-    }
+    json.maybe("verified", end.and_then(|end| end.verified));
 }
 
 fn detail(json: &mut Json, detail: &SeatDetail) {

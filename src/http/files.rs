@@ -148,6 +148,11 @@ fn html_list(files: &[FileInfo]) -> String {
 
 /// Sends the file `name` at once, or its digest as `sha1sum -c` reads it.
 pub(super) fn send(cx: &RequestContext<'_>, name: &FileName, digest_only: bool) -> io::Result<()> {
+    if cx.lobby.catalog.is_tree(name) {
+        let why = format!("'{name}' is a folder, which only gatecast fetch takes");
+        cx.respond(&HttpResponse::text(404, why));
+        return Ok(());
+    }
     let source = match cx.lobby.catalog.open(name, &silent) {
         Ok(source) => source,
         Err(error) => {
@@ -202,13 +207,13 @@ fn send_range(
         buffer: copy::COPY_BUF,
         stall: cx.server.stall,
         slowest: copy::SLOWEST,
-        pacer: cx.server.pacer.as_ref(),
+        pacer: cx.server.downloads.pacer.as_deref(),
         moved: &moved,
         stopped: None,
     };
     let sent = copy::send(&source.file, range, cx.stream(), copying);
-    let downloads = &cx.server.counters.download_bytes;
-    downloads.fetch_add(moved.load(Ordering::Relaxed), Ordering::Relaxed);
+    let downloads = &cx.server.downloads;
+    downloads.bytes.fetch_add(moved.load(Ordering::Relaxed), Ordering::Relaxed);
     // The head has announced the length: ending earlier is the only way to say that it is wrong.
-    sent.map_err(Into::into)
+    sent.map(drop).map_err(Into::into)
 }

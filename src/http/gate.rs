@@ -91,14 +91,15 @@ impl GateQuery {
 /// Gives the client a seat and sends it `file` after the release.
 pub(super) fn serve_at_gate(cx: &mut RequestContext<'_>, file: FileName, query: &GateQuery) {
     cx.connection.closes = true;
-    let guest = PendingClient {
+    let client = PendingClient {
         name: client_name(query, cx.request),
         kind: ClientKind::Http,
         stream: Arc::clone(&cx.connection.stream),
         peer: cx.connection.peer,
     };
-    let wanted = lobby::SeatRequest { file: Some(file), group: query.group, via: query.via };
-    let mut seat = match cx.lobby.seat(&wanted, guest) {
+    let (group, via) = (query.group, query.via);
+    let wanted = lobby::SeatRequest { file: Some(file), group, via, takes_trees: false };
+    let mut seat = match cx.lobby.seat(&wanted, client) {
         Ok(seat) => seat,
         Err(Error::Refused { reason, .. }) => return cx.respond(&HttpResponse::text(409, reason)),
         Err(error) => {

@@ -11,7 +11,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::{
-    net::{clock, http::host},
+    net::clock,
     proto::{http::request::HttpRequest, key::is_same},
 };
 
@@ -20,7 +20,8 @@ use crate::{
 pub(super) struct AccessGuard {
     token: String,
     control_from: Vec<IpAddr>,
-    hosts: Vec<String>,
+    /// Names of this server besides its own.
+    pub(super) hosts: Vec<String>,
 }
 
 /// The header field with the token.
@@ -38,11 +39,6 @@ impl AccessGuard {
         hosts: Vec<String>,
     ) -> Self {
         Self { token: token.unwrap_or_else(random_token), control_from, hosts }
-    }
-
-    /// True when the requested host can only be this server.
-    pub(super) fn knows_host(&self, request: &HttpRequest) -> bool {
-        host::is_ours(request, &self.hosts)
     }
 
     /// True when `peer` may change something, with the token.

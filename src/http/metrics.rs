@@ -94,7 +94,7 @@ fn metrics(server: &HttpServer, lobby: &Lobby) -> String {
     text.single("gatecast_transfers_proven_total", totals.proven);
     text.single("gatecast_session_bytes_total", totals.bytes_server);
     let counters = &server.counters;
-    let download_bytes = counters.download_bytes.load(Ordering::Relaxed);
+    let download_bytes = server.downloads.bytes.load(Ordering::Relaxed);
     text.single("gatecast_download_bytes_total", download_bytes);
     text.begin("gatecast_requests_total");
     for (class, count) in (1..).zip(&counters.responses) {

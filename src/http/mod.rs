@@ -13,8 +13,8 @@
 //! - [`guard`]: who may read and who may change something
 //! - [`config`]: how all this behaves
 //!
-//! Beside them stand [`transport`], the transport that `--via http` names, and [`client`], a client
-//! of this server and of any other HTTP server.
+//! Beside them stands [`client`], a client of this server and of any other HTTP server. Sessions
+//! via HTTP are sent by TCP's transport: only the head before the payload differs.
 //!
 //! This is no web framework. It shows only what the logger has written and what the lobby's views
 //! say. Paths outside the table go to [`HttpConfig::extra`]: the swarm's tracker has `/announce`,
@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 use crate::{
     error::Result, http::state::HttpServer, proto::greeting::Greeting,
-    server::builder::ServerCoreBuilder,
+    server::builder::ServerCoreBuilder, session::Via, transport::tcp::send::TcpTransport,
 };
 
 pub mod client;
@@ -43,7 +43,6 @@ mod sessions;
 mod state;
 mod subscribe;
 mod subscribers;
-pub mod transport;
 
 pub use config::{Documents, HttpConfig};
 pub use subscribers::SUBSCRIBERS_MAX;
@@ -53,8 +52,8 @@ pub use subscribers::SUBSCRIBERS_MAX;
 /// # Errors
 /// The settings ask for a copy method that this system does not have.
 pub fn serve(host: ServerCoreBuilder, config: HttpConfig) -> Result<ServerCoreBuilder> {
-    let server = Arc::new(HttpServer::new(host.settings(), config)?);
-    let transport = transport::HttpTransport::new(host.settings())?;
+    let server = Arc::new(HttpServer::new(host.settings(), host.downloads(), config)?);
+    let transport = TcpTransport::new(Via::Http, host.settings())?;
     Ok(host.transport(Box::new(transport)).handler(
         Greeting::Http,
         Arc::new(move |connection, lobby| router::serve(&server, connection, lobby)),

@@ -33,7 +33,10 @@ use crate::{
         state::{CountGuard, HttpServer, RequestContext},
         subscribe,
     },
-    net::{clock, http::server::HttpConnection},
+    net::{
+        clock,
+        http::{host, server::HttpConnection},
+    },
     proto::http::{request::HttpMethod, response::HttpResponse, text},
     server::{listener::Connection, lobby::Lobby},
 };
@@ -126,7 +129,7 @@ fn route(cx: &mut RequestContext<'_>) -> io::Result<()> {
 /// The response to a request that no handler may see: a foreign host, or another method than the
 /// path has.
 fn refuse(cx: &RequestContext<'_>) -> Option<HttpResponse> {
-    if !cx.server.guard.knows_host(cx.request) {
+    if !host::is_ours(cx.request, &cx.server.guard.hosts) {
         let host = cx.request.host.as_deref().unwrap_or_default();
         let why = format!("'{host}' is not a name of this server; --host allows it");
         return Some(HttpResponse::text(403, why));

@@ -19,7 +19,7 @@ use crate::{
         replies::Replies,
         subscribers::Subscribers,
     },
-    net::{clock, copy, http::server::HttpConnection, pacing::Pacer},
+    net::{clock, copy, http::server::HttpConnection},
     proto::{
         greeting::Greeting,
         http::{
@@ -29,7 +29,7 @@ use crate::{
             text,
         },
     },
-    server::{config::ServerConfig, lobby::Lobby},
+    server::{config::ServerConfig, downloads::Downloads, lobby::Lobby},
 };
 
 /// What all HTTP connections of one server share.
@@ -45,8 +45,7 @@ pub(super) struct HttpServer {
     pub(super) extra: Option<ExtraRoutes>,
     pub(super) method: copy::Method,
     pub(super) stall: Duration,
-    /// Shared by all downloads outside of sessions, if the server has a rate.
-    pub(super) pacer: Option<Pacer>,
+    pub(super) downloads: Arc<Downloads>,
     pub(super) counters: HttpCounters,
 }
 
@@ -56,7 +55,6 @@ pub(super) struct HttpCounters {
     pub(super) connections: AtomicUsize,
     /// Responses by the first digit of their status, less one.
     pub(super) responses: [AtomicU64; 5],
-    pub(super) download_bytes: AtomicU64,
 }
 
 /// Counts itself while it lives.
@@ -72,7 +70,11 @@ pub(super) struct RequestContext<'a> {
 }
 
 impl HttpServer {
-    pub(super) fn new(settings: &ServerConfig, config: HttpConfig) -> Result<Self> {
+    pub(super) fn new(
+        settings: &ServerConfig,
+        downloads: Arc<Downloads>,
+        config: HttpConfig,
+    ) -> Result<Self> {
         let method = settings.copy.resolved();
         Ok(Self {
             closed: settings.closes(Greeting::Http),
@@ -85,7 +87,7 @@ impl HttpServer {
             extra: config.extra,
             method: method.map_err(|why| Error::refused("gatecast", why))?,
             stall: settings.stall,
-            pacer: settings.rate.map(Pacer::new),
+            downloads,
             counters: HttpCounters::default(),
         })
     }

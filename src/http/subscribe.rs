@@ -1,13 +1,13 @@
 //! `GET /events`: the stream of server-sent events.
 
-use std::{io, net::TcpStream, sync::Arc, thread, time::Duration};
+use std::{io, sync::Arc, thread, time::Duration};
 
 use crate::{
     http::{
         feed::{POLL_INTERVAL, ServerSnapshot},
         state::RequestContext,
     },
-    net::clock,
+    net::{clock, socket},
     proto::http::response::HttpResponse,
     session::SessionId,
 };
@@ -60,7 +60,7 @@ pub(super) fn stream_events(cx: &RequestContext<'_>) -> io::Result<()> {
             sent_at = clock::now();
         }
         thread::sleep(POLL_INTERVAL);
-        if is_gone(cx.stream())? {
+        if socket::is_closed(cx.stream())? {
             return Ok(());
         }
     }
@@ -81,17 +81,5 @@ impl SentEvents {
         }
         self.ended = snapshot.ended.iter().map(|(id, _)| *id).collect();
         events
-    }
-}
-
-/// True when the client has closed the connection. What it sends is ignored.
-fn is_gone(stream: &TcpStream) -> io::Result<bool> {
-    stream.set_nonblocking(true)?;
-    let peeked = stream.peek(&mut [0]);
-    stream.set_nonblocking(false)?;
-    match peeked {
-        Ok(len) => Ok(len == 0),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-        Err(error) => Err(error),
     }
 }

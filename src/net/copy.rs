@@ -12,7 +12,6 @@
 //! progress for the whole limit; a peer that dribbles is bounded by [`SLOWEST`].
 
 use std::{
-    fs::File,
     io,
     io::{Read, Write},
     ops::Range,
@@ -29,6 +28,8 @@ use crate::{
             TcpStream,
             atomic::{AtomicBool, AtomicU64, Ordering},
         },
+        storage::{FileStorage, Stretch},
+        tcp_info,
     },
     units::{InvalidValue, Moment},
 };
@@ -90,6 +91,25 @@ impl From<Stop> for io::Error {
     }
 }
 
+/// What was seen of a copy while it was sent.
+#[derive(Clone, Copy, Debug)]
+pub struct SendView {
+    /// The pacer held it back for so long.
+    pub paced: Duration,
+    /// So many bytes were in the queue of this machine's own link: the median of the last looks, since
+    /// one burst of a machine that is busy is no full link.
+    pub queued: Option<u64>,
+}
+
+/// Where the time of a copy that was received went.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CopyTimes {
+    /// Waiting for the peer.
+    pub read: Duration,
+    /// Writing to the file.
+    pub write: Duration,
+}
+
 /// Buffer of the buffered loop, bytes.
 pub const COPY_BUF: usize = 64 * 1024;
 
@@ -99,6 +119,9 @@ pub const COPY_BUF_MANY: usize = 16 * 1024;
 /// Most that one `sendfile` or `splice` call is asked to move, bytes: it returns, and progress
 /// shows, at least this often.
 const CALL_MAX: usize = 1 << 20;
+
+/// So many looks at the queue of the own link are kept, one after each call.
+const QUEUE_LOOKS: usize = 32;
 
 /// The least average rate of a transfer, bytes per second, once its first stall limit is over:
 /// with it every transfer has an absolute deadline. A sender does not count the time that it waits
@@ -165,13 +188,14 @@ pub fn deadline(bytes: u64, stall: Duration) -> Moment {
 /// # Errors
 /// Why it ended early; `copying.moved` says how far it came.
 pub fn send(
-    file: &File,
+    file: &FileStorage,
     range: Range<u64>,
     mut stream: &TcpStream,
     copying: Copying<'_>,
-) -> Result<(), Stop> {
+) -> Result<SendView, Stop> {
     stream.set_write_timeout(Some(copying.stall)).map_err(Stop::Peer)?;
-    let mut begun = clock::now();
+    let (mut begun, mut paced) = (clock::now(), Duration::ZERO);
+    let (mut queues, mut looks) = ([0; QUEUE_LOOKS], 0);
     let mut at = range.start;
     let mut buffer = Vec::new();
     let mut by_kernel = copying.method == Method::Sendfile;
@@ -179,14 +203,16 @@ pub fn send(
         copying.may_go_on()?;
         let mut want = range.end - at;
         if let Some(pacer) = copying.pacer {
-            let asked = clock::now();
+            let mut asked = clock::now();
             want = pacer.grant(want);
             // The wait for the own rate is not the peer's.
-            begun = begun.after(clock::now().since(asked));
+            let wait = lap(&mut asked);
+            begun = begun.after(wait);
+            paced += wait;
         }
         if by_kernel {
-            let want = want.min(CALL_MAX as u64);
-            match sendfile(file, at, want, stream)? {
+            let part = file.stretch(at).map_err(Stop::Disk)?;
+            match sendfile(&part, want.min(part.len).min(CALL_MAX as u64), stream)? {
                 Some(moved) => {
                     copying.moved.fetch_add(moved, Ordering::Relaxed);
                     at += moved;
@@ -205,8 +231,14 @@ pub fn send(
         if clock::now().since(begun) > copying.rising_allowance(at - range.start) {
             return Err(Stop::Stalled);
         }
+        if let Some(queued) = tcp_info::queued(stream) {
+            queues[looks % QUEUE_LOOKS] = queued;
+            looks += 1;
+        }
     }
-    Ok(())
+    let seen = &mut queues[..looks.min(QUEUE_LOOKS)];
+    seen.sort_unstable();
+    Ok(SendView { paced, queued: seen.get(seen.len() / 2).copied() })
 }
 
 /// Receives exactly `range` into the same place of `file`, after `first`, which is the beginning
@@ -217,19 +249,20 @@ pub fn send(
 /// `copying.moved` says how many bytes are in the file.
 pub fn receive(
     mut stream: &TcpStream,
-    file: &File,
+    file: &FileStorage,
     range: Range<u64>,
     first: &[u8],
     copying: Copying<'_>,
-) -> Result<(), Stop> {
+) -> Result<CopyTimes, Stop> {
     stream.set_read_timeout(Some(copying.stall)).map_err(Stop::Peer)?;
-    let begun = clock::now();
+    let (begun, mut times) = (clock::now(), CopyTimes::default());
     write_at(file, first, range.start)?;
     let mut at = range.start + first.len() as u64;
     copying.moved.fetch_add(first.len() as u64, Ordering::Relaxed);
     if copying.method == Method::Sendfile {
-        at = splice(stream, file, (at, &range), begun, copying)?;
+        at = splice(stream, file, (at, &range), &mut times, copying)?;
     }
+    let mut mark = clock::now();
     let mut buffer = vec![0_u8; copying.buffer.max(1)];
     while at < range.end {
         copying.may_go_on()?;
@@ -241,12 +274,20 @@ pub fn receive(
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(peer(error)),
         };
+        times.read += lap(&mut mark);
         write_at(file, &buffer[..read], at)?;
+        times.write += lap(&mut mark);
         at += read as u64;
         copying.moved.fetch_add(read as u64, Ordering::Relaxed);
         copying.too_slow(begun, at - range.start)?;
     }
-    Ok(())
+    Ok(times)
+}
+
+/// The time since `mark`, which is the present from then on.
+fn lap(mark: &mut Moment) -> Duration {
+    let before = std::mem::replace(mark, clock::now());
+    mark.since(before)
 }
 
 /// Writes all of `bytes` by `deadline`, however little the peer takes at a time; for lines and
@@ -286,12 +327,15 @@ fn write_counted(
 }
 
 /// Reads at least one byte of `file` at `at`, wherever its offset stands.
-pub fn read_at(file: &File, buffer: &mut [u8], at: u64) -> Result<usize, Stop> {
+pub fn read_at(file: &FileStorage, buffer: &mut [u8], at: u64) -> Result<usize, Stop> {
+    let Stretch { file, at, len } = file.stretch(at).map_err(stretch_stop)?;
+    let len = usize::try_from(len).unwrap_or(usize::MAX).min(buffer.len());
+    let buffer = &mut buffer[..len];
     loop {
         #[cfg(unix)]
-        let read = std::os::unix::fs::FileExt::read_at(file, buffer, at);
+        let read = std::os::unix::fs::FileExt::read_at(&*file, buffer, at);
         #[cfg(windows)]
-        let read = std::os::windows::fs::FileExt::seek_read(file, buffer, at);
+        let read = std::os::windows::fs::FileExt::seek_read(&*file, buffer, at);
         match read {
             Ok(0) => return Err(Stop::Short),
             Ok(read) => return Ok(read),
@@ -305,20 +349,31 @@ pub fn read_at(file: &File, buffer: &mut [u8], at: u64) -> Result<usize, Stop> {
 ///
 /// # Errors
 /// The disk failed.
-pub fn write_at(file: &File, bytes: &[u8], at: u64) -> Result<(), Stop> {
-    #[cfg(unix)]
-    return std::os::unix::fs::FileExt::write_all_at(file, bytes, at).map_err(Stop::Disk);
-    #[cfg(windows)]
-    {
-        let (mut bytes, mut at) = (bytes, at);
-        while !bytes.is_empty() {
-            let written =
-                std::os::windows::fs::FileExt::seek_write(file, bytes, at).map_err(Stop::Disk)?;
-            bytes = &bytes[written..];
-            at += written as u64;
+pub fn write_at(file: &FileStorage, mut bytes: &[u8], mut at: u64) -> Result<(), Stop> {
+    while !bytes.is_empty() {
+        let part = file.stretch(at).map_err(Stop::Disk)?;
+        let len = usize::try_from(part.len).unwrap_or(usize::MAX).min(bytes.len());
+        #[cfg(unix)]
+        let written = std::os::unix::fs::FileExt::write_at(&*part.file, &bytes[..len], part.at);
+        #[cfg(windows)]
+        let written =
+            std::os::windows::fs::FileExt::seek_write(&*part.file, &bytes[..len], part.at);
+        match written {
+            Ok(0) => return Err(Stop::Disk(io::ErrorKind::WriteZero.into())),
+            Ok(written) => {
+                bytes = &bytes[written..];
+                at += written as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Stop::Disk(error)),
         }
-        Ok(())
     }
+    Ok(())
+}
+
+/// Behind the last byte of a folder there is none to read, as behind that of a file.
+fn stretch_stop(error: io::Error) -> Stop {
+    if error.kind() == io::ErrorKind::UnexpectedEof { Stop::Short } else { Stop::Disk(error) }
 }
 
 /// What a file system says that does not have the kernel's way.
@@ -330,11 +385,11 @@ fn is_refused(errno: nix::errno::Errno) -> bool {
 
 /// How many bytes were sent; `None` where the file's system cannot.
 #[cfg(all(target_os = "linux", feature = "sockopt"))]
-fn sendfile(file: &File, at: u64, want: u64, stream: &TcpStream) -> Result<Option<u64>, Stop> {
+fn sendfile(part: &Stretch, want: u64, stream: &TcpStream) -> Result<Option<u64>, Stop> {
     let want = usize::try_from(want).unwrap_or(CALL_MAX).min(CALL_MAX);
-    let mut offset = i64::try_from(at).map_err(|_| Stop::Short)?;
+    let mut offset = i64::try_from(part.at).map_err(|_| Stop::Short)?;
     loop {
-        match nix::sys::sendfile::sendfile(stream, file, Some(&mut offset), want) {
+        match nix::sys::sendfile::sendfile(stream, &*part.file, Some(&mut offset), want) {
             Ok(0) => return Err(Stop::Short),
             Ok(sent) => return Ok(Some(sent as u64)),
             Err(nix::errno::Errno::EINTR) => {}
@@ -350,9 +405,9 @@ fn sendfile(file: &File, at: u64, want: u64, stream: &TcpStream) -> Result<Optio
 #[cfg(all(target_os = "linux", feature = "sockopt"))]
 fn splice(
     stream: &TcpStream,
-    file: &File,
+    file: &FileStorage,
     (mut at, range): (u64, &Range<u64>),
-    begun: Moment,
+    times: &mut CopyTimes,
     copying: Copying<'_>,
 ) -> Result<u64, Stop> {
     use nix::{
@@ -370,6 +425,8 @@ fn splice(
     // A system that grants less has a smaller pipe, and the same bytes in more calls.
     let _ = nix::fcntl::fcntl(&pipe_in, FcntlArg::F_SETPIPE_SZ(PIPE));
     let flags = SpliceFFlags::SPLICE_F_MOVE | SpliceFFlags::SPLICE_F_MORE;
+    let begun = clock::now();
+    let mut mark = begun;
     while at < range.end {
         copying.may_go_on()?;
         let want = usize::try_from(range.end - at).unwrap_or(CALL_MAX).min(CALL_MAX);
@@ -380,9 +437,12 @@ fn splice(
             Err(errno) if is_refused(errno) => return Ok(at),
             Err(errno) => return Err(peer(errno.into())),
         };
+        times.read += lap(&mut mark);
         while piped > 0 {
-            let mut offset = i64::try_from(at).map_err(|_| Stop::Short)?;
-            match nix::fcntl::splice(&pipe_out, None, file, Some(&mut offset), piped, flags) {
+            let part = file.stretch(at).map_err(Stop::Disk)?;
+            let mut offset = i64::try_from(part.at).map_err(|_| Stop::Short)?;
+            let want = usize::try_from(part.len).unwrap_or(piped).min(piped);
+            match nix::fcntl::splice(&pipe_out, None, &*part.file, Some(&mut offset), want, flags) {
                 Ok(0) => return Err(Stop::Disk(io::ErrorKind::WriteZero.into())),
                 Ok(written) => {
                     piped -= written;
@@ -401,22 +461,23 @@ fn splice(
                 Err(errno) => return Err(Stop::Disk(errno.into())),
             }
         }
+        times.write += lap(&mut mark);
         copying.too_slow(begun, at - range.start)?;
     }
     Ok(at)
 }
 
 #[cfg(not(all(target_os = "linux", feature = "sockopt")))]
-fn sendfile(_: &File, _: u64, _: u64, _: &TcpStream) -> Result<Option<u64>, Stop> {
+fn sendfile(_: &Stretch, _: u64, _: &TcpStream) -> Result<Option<u64>, Stop> {
     unreachable!("Method::resolved chooses sendfile only where the build has it")
 }
 
 #[cfg(not(all(target_os = "linux", feature = "sockopt")))]
 fn splice(
     _: &TcpStream,
-    _: &File,
+    _: &FileStorage,
     _: (u64, &Range<u64>),
-    _: Moment,
+    _: &mut CopyTimes,
     _: Copying<'_>,
 ) -> Result<u64, Stop> {
     unreachable!("Method::resolved chooses sendfile only where the build has it")

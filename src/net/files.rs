@@ -3,13 +3,15 @@
 use std::{
     fs,
     fs::{File, Metadata},
+    io,
     path::Path,
 };
 
 use crate::{
     error::{Error, Result},
     net::clock,
-    text::escape,
+    proto::manifest::MODE_MASK,
+    text::escape_path,
 };
 
 /// Whether `file` is what stands at `path` itself, and not behind a link there.
@@ -31,6 +33,18 @@ pub fn is_same(one: &Metadata, two: &Metadata) -> bool {
     one.is_symlink() == two.is_symlink() && one.len() == two.len()
 }
 
+/// The bits of its mode that are sent with a folder.
+#[cfg(unix)]
+pub fn mode_of(metadata: &Metadata) -> u32 {
+    std::os::unix::fs::MetadataExt::mode(metadata) & MODE_MASK
+}
+
+/// Where there are no modes: what most files have elsewhere, and folders need.
+#[cfg(not(unix))]
+pub fn mode_of(metadata: &Metadata) -> u32 {
+    (if metadata.is_dir() { 0o755 } else { 0o644 }) & MODE_MASK
+}
+
 /// Makes the names in `folder` safe on disk; whether it could. A file system that cannot do that
 /// (some network ones refuse to sync a folder) is worth a warning and no more.
 pub fn sync_folder(folder: &Path) -> bool {
@@ -38,10 +52,48 @@ pub fn sync_folder(folder: &Path) -> bool {
     let sync = || File::open(folder).and_then(|folder| folder.sync_all());
     let synced = if cfg!(unix) { sync() } else { Ok(()) };
     if let Err(error) = &synced {
-        let at = escape(&folder.display().to_string());
+        let at = escape_path(folder);
         log::warn!("cannot make the names in {at} durable: {error}");
     }
     synced.is_ok()
+}
+
+/// Makes all that was written to the file system of `folder` safe on disk, with one call; `false` where
+/// the system has none.
+///
+/// # Errors
+/// The disk failed.
+pub fn sync_file_system(folder: &File) -> io::Result<bool> {
+    #[cfg(all(target_os = "linux", feature = "sockopt"))]
+    return Ok(nix::unistd::syncfs(folder).map(|()| true)?);
+    #[cfg(not(all(target_os = "linux", feature = "sockopt")))]
+    {
+        let _ = folder;
+        Ok(false)
+    }
+}
+
+/// Gives the two folders each other's name, in one step; `false` where the system cannot.
+///
+/// # Errors
+/// The system's.
+pub fn exchange(one: &Path, two: &Path) -> io::Result<bool> {
+    #[cfg(all(target_os = "linux", target_env = "gnu", feature = "sockopt"))]
+    {
+        use nix::{
+            errno::Errno,
+            fcntl::{AT_FDCWD, RenameFlags, renameat2},
+        };
+        match renameat2(AT_FDCWD, one, AT_FDCWD, two, RenameFlags::RENAME_EXCHANGE) {
+            Err(Errno::EINVAL | Errno::ENOSYS) => Ok(false),
+            exchanged => Ok(exchanged.map(|()| true)?),
+        }
+    }
+    #[cfg(not(all(target_os = "linux", target_env = "gnu", feature = "sockopt")))]
+    {
+        let _ = (one, two);
+        Ok(false)
+    }
 }
 
 /// Checks that `folder` can be written, or made where it is missing, and leaves nothing behind.
@@ -55,10 +107,29 @@ pub fn check_folder(folder: &Path, option: &str) -> Result<()> {
     let probe =
         there.unwrap_or_else(|| Path::new("")).join(format!(".gatecast-{:016x}", clock::random()));
     File::create_new(&probe).and_then(|_| fs::remove_file(&probe)).map_err(|error| {
-        let at = escape(&folder.display().to_string());
+        let at = escape_path(folder);
         let step = format_args!("choose another folder with {option}");
         Error::io("write into the folder", at)(error).advise(step)
     })
+}
+
+/// Bytes that an ordinary user may still write below `folder`; `None` where it cannot be asked.
+pub fn free_space(folder: &Path) -> Option<u64> {
+    #[cfg(all(unix, feature = "sockopt"))]
+    {
+        let stat = nix::sys::statvfs::statvfs(folder).ok()?;
+        // The field widths differ by platform.
+        #[allow(clippy::useless_conversion, clippy::unnecessary_fallible_conversions)]
+        let bytes = u64::try_from(stat.blocks_available())
+            .ok()?
+            .checked_mul(u64::try_from(stat.fragment_size()).ok()?);
+        bytes
+    }
+    #[cfg(not(all(unix, feature = "sockopt")))]
+    {
+        let _ = folder;
+        None
+    }
 }
 
 #[cfg(test)]
@@ -106,5 +177,10 @@ mod tests {
         assert!(sync_folder(folder.path()));
         assert!(!sync_folder(&folder.path().join("none")));
         assert!(!sync_folder(Path::new("/proc")), "that file system cannot");
+    }
+
+    #[test]
+    fn free_space_is_told_where_the_system_does() {
+        assert_eq!(free_space(Path::new("/")).is_some(), cfg!(all(unix, feature = "sockopt")));
     }
 }

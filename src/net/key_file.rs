@@ -2,37 +2,56 @@
 
 use std::{
     fs::{self, File, Metadata},
-    io::Read,
+    io::{self, Read},
     path::Path,
 };
 
 use crate::{
     error::{Error, Result},
     proto::key::{KEY_MAX, Key},
-    text::escape,
+    text::{ShownPath, escape_path},
 };
 
-/// Reads the key in the file at `path`: all of its bytes, whatever they are.
+/// Reads the key in the file at `path`, or on standard input if that is `-`.
 ///
 /// # Errors
 /// There is no such file, others may read or write it, or it has too few or too many bytes.
 pub fn read(path: &Path) -> Result<Key> {
-    let at = escape(&path.display().to_string());
+    Ok(read_with_bytes(path)?.0)
+}
+
+/// The same, and the bytes that it is made of: all of the file's, whatever they are.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_with_bytes(path: &Path) -> Result<(Key, Vec<u8>)> {
+    let at = escape_path(path);
     let refuse = |why: &str| Error::usage(format!("the key file '{at}' cannot be used: {why}"));
+    let most = KEY_MAX as u64 + 1;
+    let mut bytes = Vec::new();
+    let read = if path == Path::new("-") {
+        io::stdin().take(most).read_to_end(&mut bytes)
+    } else {
+        open(path, refuse)?.take(most).read_to_end(&mut bytes)
+    };
+    read.map_err(Error::io("read the key", &at))?;
+    let key = Key::new(&bytes).map_err(|why| refuse(&why))?;
+    Ok((key, bytes))
+}
+
+fn open(path: &Path, refuse: impl Fn(&str) -> Error) -> Result<File> {
+    let at = ShownPath(path);
     // Looked at before it is opened: to open a FIFO is to wait for its writer.
-    if !fs::metadata(path).map_err(Error::io("open the key file", &at))?.is_file() {
+    if !fs::metadata(path).map_err(Error::io("open the key file", at))?.is_file() {
         return Err(refuse("it is not a regular file"));
     }
-    let file = File::open(path).map_err(Error::io("open the key file", &at))?;
-    let metadata = file.metadata().map_err(Error::io("look at the key file", &at))?;
+    let file = File::open(path).map_err(Error::io("open the key file", at))?;
+    let metadata = file.metadata().map_err(Error::io("look at the key file", at))?;
     if let Some(mode) = mode_for_others(&metadata) {
         let why = format!("others may use it too (its mode is {mode:04o}); chmod 600 ends that");
         return Err(refuse(&why));
     }
-    let mut bytes = Vec::new();
-    let most = KEY_MAX as u64 + 1;
-    file.take(most).read_to_end(&mut bytes).map_err(Error::io("read the key file", &at))?;
-    Key::new(&bytes).map_err(|why| refuse(&why))
+    Ok(file)
 }
 
 /// The mode of a file that gives anything to others than its owner.
@@ -70,6 +89,7 @@ mod tests {
             assert_eq!(with(b"0123456789abcdef", mode), Ok(()), "{mode:o}");
         }
         assert_eq!(with(&[0; KEY_MAX], 0o600), Ok(()), "any bytes, as many as are allowed");
+        assert_eq!(read_with_bytes(&path).expect("a key").1, [0; KEY_MAX]);
         for mode in [0o644, 0o640, 0o604, 0o620, 0o602, 0o610, 0o601, 0o666] {
             let why = with(b"0123456789abcdef", mode).expect_err("others may use it");
             assert!(why.contains(&format!("its mode is 0{mode:o}); chmod 600")), "{why}");

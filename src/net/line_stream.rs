@@ -81,12 +81,10 @@ impl<'a> LineStream<'a> {
                     None => Ok(line),
                 };
             }
-            let timed_out = || Error::TimedOut {
-                phase: phase.name(),
-                at: self.peer.to_string(),
-                after: Duration::from_millis(
-                    u64::try_from(deadline.since(begun).as_millis()).unwrap_or(u64::MAX),
-                ),
+            let timed_out = || {
+                let waited = deadline.since(begun).as_millis();
+                let waited = Duration::from_millis(u64::try_from(waited).unwrap_or(u64::MAX));
+                Error::timed_out(phase, self.peer, waited)
             };
             let failed = Error::io("hear from the other side", self.peer);
             let mut bytes = [0; 2048];
@@ -130,11 +128,7 @@ impl<'a> LineStream<'a> {
         let deadline = copy::deadline(line.len() as u64, WRITE_LIMIT);
         copy::send_all(self.stream, line, deadline).map_err(|stop| match stop {
             copy::Stop::Peer(error) => Error::io("speak to the other side", self.peer)(error),
-            _ => Error::TimedOut {
-                phase: Phase::Transfer.name(),
-                at: self.peer.to_string(),
-                after: WRITE_LIMIT,
-            },
+            _ => Error::timed_out(Phase::Transfer, self.peer, WRITE_LIMIT),
         })
     }
 

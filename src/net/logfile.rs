@@ -16,6 +16,7 @@ use time::{OffsetDateTime, macros::format_description};
 use crate::{
     error::{Error, Result},
     net::files,
+    text::ShownPath,
 };
 
 /// A log that is made when it is first written to.
@@ -87,24 +88,26 @@ impl LogFolder {
     /// Appends `line` to `log`.
     pub fn append(&mut self, log: &mut LogFile, line: &str) {
         let Some(folder) = &self.path else { return };
+        let path = folder.join(&log.name);
         if let Err(error) = log.append(folder, &self.header, line) {
-            let path = folder.join(&log.name);
-            log::error!("cannot {} {}: {error}", self.doing, path.display());
-            let failure = Error::io(self.doing, path.display())(error);
-            self.failed.get_or_insert(failure);
+            self.fail(&path, error);
         }
     }
 
     /// Makes what is in `log`, and its name, outlast a loss of power.
     pub fn sync(&mut self, log: &LogFile) {
         let (Some(folder), Some(file)) = (&self.path, &log.file) else { return };
-        if let Err(error) = file.sync_all() {
-            let path = folder.join(&log.name);
-            log::error!("cannot sync {}: {error}", path.display());
-            let failure = Error::io(self.doing, path.display())(error);
-            self.failed.get_or_insert(failure);
-        }
         files::sync_folder(folder);
+        let path = folder.join(&log.name);
+        if let Err(error) = file.sync_all() {
+            self.fail(&path, error);
+        }
+    }
+
+    fn fail(&mut self, path: &Path, error: io::Error) {
+        let failure = Error::io(self.doing, ShownPath(path))(error);
+        log::error!("{failure}");
+        self.failed.get_or_insert(failure);
     }
 
     /// The first error, if there was one.
@@ -127,11 +130,11 @@ pub fn read_lines<E: fmt::Display>(
     line_max: usize,
     mut each: impl FnMut(&[u8]) -> std::result::Result<(), E>,
 ) -> Result<()> {
-    let at = path.display();
+    let at = ShownPath(path);
     // Looked at before it is opened: to open a FIFO is to wait for its writer.
     let about = std::fs::metadata(path).map_err(Error::io("open the log", &at))?;
     if !about.is_file() {
-        return Err(Error::refused(&at, "it is not a file"));
+        return Err(Error::refused(at, "it is not a file"));
     }
     let file = File::open(path).map_err(Error::io("open the log", &at))?;
     if about.len() > LOG_MAX {
@@ -154,7 +157,7 @@ pub fn read_lines<E: fmt::Display>(
 
 /// The error of a log's line, which is named by its number from 1.
 pub fn line_error(path: &Path, number: u64, why: impl fmt::Display) -> Error {
-    let place = format_args!("{}, line {number},", path.display());
+    let place = format_args!("{}, line {number},", ShownPath(path));
     Error::protocol(place, why.to_string())
 }
 

@@ -21,15 +21,7 @@ pub fn open(path: &Path) -> io::Result<Option<File>> {
 
 /// Opens what was a regular file when it was looked at.
 fn open_found(path: &Path) -> io::Result<Option<File>> {
-    let mut options = File::options();
-    options.read(true);
-    #[cfg(all(unix, feature = "sockopt"))]
-    {
-        use nix::fcntl::OFlag;
-        use std::os::unix::fs::OpenOptionsExt;
-        options.custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits());
-    }
-    let opened = options.open(path);
+    let opened = options().read(true).open(path);
     let there = fs::symlink_metadata(path)?;
     if !there.is_file() {
         return Ok(None);
@@ -39,6 +31,27 @@ fn open_found(path: &Path) -> io::Result<Option<File>> {
     // A build without those flags follows a link, and sees so afterwards.
     let is_it = cfg!(all(unix, feature = "sockopt")) || is_same(&there, &metadata);
     Ok((is_it && metadata.is_file()).then_some(file))
+}
+
+/// Opens the file at `path`, which is one of our own, to read and write it.
+///
+/// # Errors
+/// The system's; a build with feature `sockopt` follows no link.
+pub fn open_to_write(path: &Path) -> io::Result<File> {
+    options().read(true).write(true).open(path)
+}
+
+/// Opens no link, and waits for no pipe's other end.
+fn options() -> fs::OpenOptions {
+    #[cfg_attr(not(all(unix, feature = "sockopt")), expect(unused_mut))]
+    let mut options = File::options();
+    #[cfg(all(unix, feature = "sockopt"))]
+    {
+        use nix::fcntl::OFlag;
+        use std::os::unix::fs::OpenOptionsExt;
+        options.custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits());
+    }
+    options
 }
 
 #[cfg(all(test, unix))]

@@ -6,10 +6,7 @@
 use std::{
     io,
     io::Read,
-    net::{
-        IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket,
-    },
-    path::Path,
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     time::Duration,
 };
 
@@ -18,13 +15,12 @@ use crate::net::shared_reply::{SharedReply, stamp_of_now};
 use crate::{
     error::{Error, Phase, Result},
     net::clock,
-    proto::line,
     text::escape,
-    units::{InvalidValue, Moment},
+    units::Moment,
 };
 
 /// Connections that may wait to be accepted. std asks for 128, which 1000 clients overflow.
-#[cfg(feature = "sockopt")]
+#[cfg(all(unix, feature = "sockopt"))]
 const BACKLOG: i32 = 4096;
 
 /// How old the system's table of connections may be.
@@ -49,43 +45,9 @@ pub fn listen(addr: SocketAddr) -> Result<TcpListener> {
         };
         Error::io("listen", addr)(source).advise(step)
     })?;
-    #[cfg(feature = "sockopt")]
+    #[cfg(all(unix, feature = "sockopt"))]
     socket2::SockRef::from(&listener).listen(BACKLOG).map_err(Error::io("listen", addr))?;
     Ok(listener)
-}
-
-/// All addresses of `host`, which is `HOST` or `HOST:PORT`.
-///
-/// # Errors
-/// It is neither, or the name is unknown.
-pub fn resolve(host: &str, default_port: u16) -> Result<Vec<SocketAddr>> {
-    let (name, port) = split_host(host, default_port).map_err(Error::usage)?;
-    // Without its brackets the system also knows a link by its name: fe80::1%eth0.
-    let name = name.trim_start_matches('[').trim_end_matches(']');
-    let unknown = |error| {
-        let step = "check the spelling, or give the address in numbers";
-        Error::io("find the host", escape(host))(error).advise(step)
-    };
-    let addrs: Vec<SocketAddr> = (name, port).to_socket_addrs().map_err(unknown)?.collect();
-    if addrs.is_empty() { Err(Error::refused(host, "the name has no address")) } else { Ok(addrs) }
-}
-
-/// The name and the port of `HOST` or `HOST:PORT`.
-fn split_host(host: &str, default_port: u16) -> Result<(&str, u16), InvalidValue> {
-    if host.is_empty() || host.contains('/') {
-        let expected = "HOST or HOST:PORT; a file's name is a word of its own behind it";
-        return Err(InvalidValue::new("address", host, expected));
-    }
-    // The colons of an IPv6 address without brackets belong to it.
-    let with_port = host
-        .rsplit_once(':')
-        .filter(|(name, _)| !name.is_empty() && (!name.contains(':') || name.ends_with(']')));
-    let Some((name, port)) = with_port else {
-        return Ok((host, default_port));
-    };
-    let number = line::decimal(port).and_then(|port| u16::try_from(port).ok());
-    let invalid = || InvalidValue::new("port", port, format!("1 to 65535 in '{}'", escape(host)));
-    Ok((name, number.filter(|&port| port > 0).ok_or_else(invalid)?))
 }
 
 /// Adds to an error of [`connect`] what the user can do; `refused` is that where nobody listens.
@@ -109,22 +71,25 @@ pub fn advise(error: Error, refused: &str) -> Error {
 pub fn connect(addrs: &[SocketAddr], deadline: Moment) -> Result<TcpStream> {
     let mut last = None;
     for &addr in addrs {
-        let Some(left) = clock::left(deadline) else {
-            break;
-        };
-        match TcpStream::connect_timeout(&addr, left) {
-            Ok(stream) => {
-                // Messages are single lines that the other side waits for.
-                stream.set_nodelay(true).map_err(Error::io("set up the connection", addr))?;
-                return Ok(stream);
+        while let Some(left) = clock::left(deadline) {
+            match TcpStream::connect_timeout(&addr, left) {
+                Ok(stream) => {
+                    // Messages are single lines that the other side waits for.
+                    stream.set_nodelay(true).map_err(Error::io("set up the connection", addr))?;
+                    return Ok(stream);
+                }
+                // std waits again where its wait is interrupted, but not where its call is.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    last = Some(Error::io("connect", addr)(error));
+                    break;
+                }
             }
-            Err(error) => last = Some(Error::io("connect", addr)(error)),
         }
     }
-    Err(last.unwrap_or_else(|| Error::TimedOut {
-        phase: Phase::Connect.name(),
-        at: addrs.first().map_or_else(String::new, ToString::to_string),
-        after: Duration::ZERO,
+    Err(last.unwrap_or_else(|| {
+        let first = addrs.first().map_or_else(String::new, ToString::to_string);
+        Error::timed_out(Phase::Connect, first, Duration::ZERO)
     }))
 }
 
@@ -153,6 +118,29 @@ pub fn read_until(
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             read => return read,
         }
+    }
+}
+
+/// Fills `bytes`, by `deadline`.
+pub fn read_exact(stream: &TcpStream, bytes: &mut [u8], deadline: Moment) -> io::Result<()> {
+    let mut len = 0;
+    while len < bytes.len() {
+        match read_until(stream, &mut bytes[len..], deadline)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            read => len += read,
+        }
+    }
+    Ok(())
+}
+
+/// Whether the peer has closed its half, without waiting and without taking what it sent.
+pub fn is_closed(stream: &TcpStream) -> io::Result<bool> {
+    stream.set_nonblocking(true)?;
+    let peeked = stream.peek(&mut [0]);
+    stream.set_nonblocking(false)?;
+    match peeked {
+        Err(error) if !Error::is_timeout(&error) => Err(error),
+        peeked => Ok(peeked.is_ok_and(|len| len == 0)),
     }
 }
 
@@ -199,7 +187,7 @@ pub fn congestion(stream: &TcpStream) -> Option<String> {
 
 /// Notices a peer that vanished: probes after 10 s of silence, three times.
 pub fn keep_alive(stream: &TcpStream) {
-    #[cfg(feature = "sockopt")]
+    #[cfg(all(unix, feature = "sockopt"))]
     {
         let probes = socket2::TcpKeepalive::new()
             .with_time(Duration::from_secs(10))
@@ -208,14 +196,14 @@ pub fn keep_alive(stream: &TcpStream) {
             log::debug!("no keep-alive: {error}");
         }
     }
-    #[cfg(not(feature = "sockopt"))]
+    #[cfg(not(all(unix, feature = "sockopt")))]
     let _ = stream;
 }
 
 /// As [`keep_alive`], for who is sent to as long as its connection stands: a host that vanished is
 /// noticed within 5 s, whether or not it owes us an answer.
 pub fn consent(stream: &TcpStream) {
-    #[cfg(feature = "sockopt")]
+    #[cfg(all(unix, feature = "sockopt"))]
     {
         let probes = socket2::TcpKeepalive::new()
             .with_time(Duration::from_secs(2))
@@ -230,26 +218,8 @@ pub fn consent(stream: &TcpStream) {
             log::debug!("no keep-alive: {error}");
         }
     }
-    #[cfg(not(feature = "sockopt"))]
+    #[cfg(not(all(unix, feature = "sockopt")))]
     let _ = stream;
-}
-
-/// `addr` as an IPv4 one where it is one in an IPv6 one's clothes; any other as it is, with the link
-/// that a link-local address is of.
-pub fn canonical(addr: SocketAddr) -> SocketAddr {
-    match addr.ip().to_canonical() {
-        IpAddr::V4(ip) => (ip, addr.port()).into(),
-        IpAddr::V6(_) => addr,
-    }
-}
-
-/// The address of this machine on the way to others; `None` where there is no such way.
-pub fn outward() -> Option<IpAddr> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-    // Connecting a UDP socket sends nothing, it only asks the routing table. 192.0.2.0/24 is
-    // nobody's (RFC 5737).
-    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
-    Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified())
 }
 
 /// How many file descriptors this process may have open, raising the limit to `wanted` where the
@@ -274,25 +244,6 @@ pub fn descriptors(wanted: u64) -> Option<u64> {
         let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
         let line = limits.lines().find(|line| line.starts_with("Max open files"))?;
         line.split_whitespace().nth(3)?.parse().ok()
-    }
-}
-
-/// Bytes that an ordinary user may still write below `folder`; `None` where it cannot be asked.
-pub fn free_space(folder: &Path) -> Option<u64> {
-    #[cfg(all(unix, feature = "sockopt"))]
-    {
-        let stat = nix::sys::statvfs::statvfs(folder).ok()?;
-        // The field widths differ by platform.
-        #[allow(clippy::useless_conversion, clippy::unnecessary_fallible_conversions)]
-        let bytes = u64::try_from(stat.blocks_available())
-            .ok()?
-            .checked_mul(u64::try_from(stat.fragment_size()).ok()?);
-        bytes
-    }
-    #[cfg(not(all(unix, feature = "sockopt")))]
-    {
-        let _ = folder;
-        None
     }
 }
 
@@ -346,9 +297,10 @@ fn in_use(port: u16) -> String {
             "port {port} is in use by process {pid} ({}); end it or choose another with --listen",
             escape(&name)
         ),
-        None => format!(
+        None if cfg!(target_os = "linux") => format!(
             "port {port} is in use by another program; `ss -ltnp 'sport = :{port}'` names it, or choose another with --listen"
         ),
+        None => format!("port {port} is in use by another program; choose another with --listen"),
     }
 }
 
@@ -455,48 +407,6 @@ mod tests {
     }
 
     #[test]
-    fn an_address_keeps_its_link_and_loses_its_clothes() {
-        let of = |text: &str| canonical(text.parse().expect("an address")).to_string();
-        assert_eq!(of("[::ffff:192.0.2.1]:80"), "192.0.2.1:80");
-        assert_eq!(of("[fe80::1%3]:80"), "[fe80::1%3]:80");
-        assert_eq!(of("192.0.2.1:80"), "192.0.2.1:80");
-    }
-
-    #[test]
-    fn hosts_are_read_with_and_without_port() {
-        let first = |host: &str| resolve(host, 8080).map(|addrs| addrs[0].to_string()).ok();
-        assert_eq!(first("127.0.0.1").as_deref(), Some("127.0.0.1:8080"));
-        assert_eq!(first("127.0.0.1:9").as_deref(), Some("127.0.0.1:9"));
-        assert_eq!(first("::1").as_deref(), Some("[::1]:8080"));
-        assert_eq!(first("[::1]").as_deref(), Some("[::1]:8080"));
-        assert_eq!(first("[::1]:9").as_deref(), Some("[::1]:9"));
-        assert_eq!(first("127.0.0.1:65535").as_deref(), Some("127.0.0.1:65535"));
-        let refused = |host: &str| resolve(host, 8080).expect_err("no address").to_string();
-        for (host, port) in [
-            ("127.0.0.1:99999", "99999"),
-            ("127.0.0.1:65536", "65536"),
-            ("127.0.0.1:0", "0"),
-            ("localhost:", ""),
-            ("localhost:http", "http"),
-            ("[::1]:+1", "+1"),
-        ] {
-            let expected = format!("invalid port '{port}': expected 1 to 65535 in '{host}'");
-            assert_eq!(refused(host), expected);
-        }
-        for host in ["", "127.0.0.1:8080/text.txt", "http://localhost/", "localhost/"] {
-            let expected = format!("invalid address '{host}': expected HOST or HOST:PORT; ");
-            assert!(refused(host).starts_with(&expected), "{}", refused(host));
-        }
-        if cfg!(target_os = "linux") {
-            // The first link of every namespace is loopback.
-            for host in ["[fe80::1%lo]:9", "[fe80::1%1]:9"] {
-                assert_eq!(first(host).as_deref(), Some("[fe80::1%1]:9"), "{host}");
-            }
-            assert_eq!(first("fe80::1%lo").as_deref(), Some("[fe80::1%1]:8080"));
-        }
-    }
-
-    #[test]
     fn the_kernel_facts_are_plausible() {
         if cfg!(target_os = "linux") {
             assert!(descriptors(0).expect("a limit") >= 16);
@@ -506,9 +416,6 @@ mod tests {
                 .and_then(|stream| congestion(&stream))
                 .expect("Linux names it");
             assert!(!name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic()), "{name}");
-        }
-        if cfg!(all(unix, feature = "sockopt")) {
-            assert!(free_space(Path::new("/")).is_some());
         }
     }
 }

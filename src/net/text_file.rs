@@ -4,7 +4,7 @@ use std::{fs::File, io::Read, path::Path};
 
 use crate::{
     error::{Error, Result},
-    text::escape,
+    text::escape_path,
     units::Bytes,
 };
 
@@ -13,7 +13,7 @@ use crate::{
 /// # Errors
 /// It cannot be read, is larger than `most` bytes, or is not UTF-8.
 pub fn read(path: &Path, most: u64) -> Result<String> {
-    let at = escape(&path.display().to_string());
+    let at = escape_path(path);
     let file = File::open(path).map_err(Error::io("open the file", &at))?;
     let mut text = String::new();
     file.take(most + 1).read_to_string(&mut text).map_err(Error::io("read the file", &at))?;

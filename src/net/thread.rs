@@ -3,6 +3,7 @@
 use std::{
     io,
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use crate::net::STACK;
@@ -16,4 +17,20 @@ pub fn spawn<T: Send + 'static>(
     body: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<JoinHandle<T>> {
     thread::Builder::new().name(name.into()).stack_size(STACK).spawn(body)
+}
+
+/// How long this thread has been on a CPU, and how long it could have run and waited for one: for
+/// others, or for a limit on what it may use; `None` where the system does not say it.
+pub fn cpu_times() -> Option<(Duration, Duration)> {
+    // Linux, with the scheduler's statistics: time on a CPU and in its queue, nanoseconds.
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    let mut numbers = text.split_whitespace().map(|word| word.parse().ok());
+    let mut next = || numbers.next().flatten().map(Duration::from_nanos);
+    Some((next()?, next()?))
+}
+
+/// The same since `then`, where both are known.
+pub fn cpu_times_since(then: Option<(Duration, Duration)>) -> Option<(Duration, Duration)> {
+    let (ran, waited) = cpu_times()?;
+    then.map(|then| (ran.saturating_sub(then.0), waited.saturating_sub(then.1)))
 }

@@ -74,7 +74,6 @@ impl JitterEstimate {
 }
 
 // Stamps are under 2^42 and rates under 2^25: both are exact.
-#[allow(clippy::cast_precision_loss)]
 fn seconds(ticks: u64, hz: u64) -> f64 {
     ticks as f64 / hz as f64
 }

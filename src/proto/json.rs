@@ -79,16 +79,18 @@ impl Json {
 
     /// A member that is a number, or null.
     pub fn number(&mut self, name: &str, value: Option<impl Into<f64> + Copy + Display>) {
-        match value {
-            Some(value) if value.into().is_finite() => self.raw(name, value),
-            _ => self.raw(name, "null"),
-        }
+        self.maybe(name, value.filter(|&value| value.into().is_finite()));
     }
 
     /// A member that is a count, or null.
     pub fn count(&mut self, name: &str, value: Option<u64>) {
-        match value {
-            Some(value) => self.raw(name, value),
+        self.maybe(name, value);
+    }
+
+    /// A member whose value is JSON already, or null.
+    pub fn maybe(&mut self, name: &str, json: Option<impl Display>) {
+        match json {
+            Some(json) => self.raw(name, json),
             None => self.raw(name, "null"),
         }
     }

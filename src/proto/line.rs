@@ -164,6 +164,7 @@ impl<'a> Fields<'a> {
 
 /// Builds a line: `WORD key=value key=value\n`.
 #[derive(Debug)]
+#[must_use]
 pub struct LineWriter(String);
 
 impl LineWriter {
@@ -173,7 +174,6 @@ impl LineWriter {
     }
 
     /// Adds a field.
-    #[must_use]
     pub fn field(mut self, key: &str, value: impl fmt::Display) -> Self {
         self.0.push(' ');
         self.0.push_str(key);
@@ -184,7 +184,6 @@ impl LineWriter {
     }
 
     /// Adds a field where there is a value.
-    #[must_use]
     pub fn maybe(self, key: &str, value: Option<impl fmt::Display>) -> Self {
         match value {
             Some(value) => self.field(key, value),

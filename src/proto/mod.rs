@@ -8,6 +8,7 @@
 pub mod bt;
 pub mod greeting;
 pub mod histogram;
+pub mod hosts;
 pub mod http;
 pub mod jitter;
 pub mod json;
@@ -15,6 +16,7 @@ pub mod key;
 pub mod lab;
 pub mod line;
 pub mod log_cell;
+pub mod manifest;
 pub mod mpegts;
 pub mod native;
 pub mod percent;

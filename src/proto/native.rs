@@ -1,8 +1,10 @@
+// Over 450 lines because each message is a type, and is written and read.
 //! The native protocol's messages, `GATECAST/1`.
 #![doc = include_str!("README.md")]
 
 pub mod echo;
 mod fields;
+mod last_words;
 
 use std::{net::IpAddr, time::Duration};
 
@@ -14,14 +16,17 @@ use crate::{
     },
     session::{FileInfo, SeatId, SessionId, Via},
     text::{ClientName, FileName},
-    transfer::{ClockId, Counts, Outcome},
+    transfer::{ClockId, Counts, Evidence, Outcome},
     units::{Moment, micros},
 };
 
-pub use self::fields::{ADDRESSES_MAX, FILES_MAX, REASON_MAX, SIZE_MAX};
 use self::fields::{
-    addresses, clip, comma_separated, counts, file, file_fields, optional_span, outcome, seats,
-    span,
+    addresses, clip, comma_separated, counts, evidence, file, file_fields, list_end,
+    list_end_fields, optional, optional_span, outcome, seats, span,
+};
+pub use self::{
+    fields::{ADDRESSES_MAX, FILES_MAX, ListEnd, REASON_MAX, SIZE_MAX},
+    last_words::{LAST_WORDS_MAX, decode_last_words, encode_last_words},
 };
 
 /// The first line of a connection.
@@ -48,6 +53,8 @@ pub struct Join {
     pub via: Option<Via>,
     /// What the client calls itself.
     pub name: ClientName,
+    /// It can take a folder.
+    pub takes_trees: bool,
 }
 
 /// What a client says once it has a seat.
@@ -112,6 +119,8 @@ pub struct Receipt {
     pub first: Option<(ClockId, Moment)>,
     /// What this way counts.
     pub counts: Counts,
+    /// Where the client's time went; empty of one that does not say it.
+    pub evidence: Evidence,
 }
 
 /// What the server says.
@@ -127,9 +136,14 @@ pub enum FromServer {
     /// Where the session's clients are, at most [`ADDRESSES_MAX`] of them a line.
     Peers(Vec<IpAddr>),
     /// One file of a LIST.
-    File(FileInfo),
+    File {
+        /// It.
+        file: FileInfo,
+        /// It is a folder, offered as one thing.
+        is_tree: bool,
+    },
     /// The LIST is complete.
-    End,
+    End(ListEnd),
     /// The gate is closed yet.
     Wait {
         /// Clients that are ready.
@@ -162,10 +176,14 @@ pub struct Offer {
     pub seat: SeatId,
     /// How many seats the session has.
     pub clients: u16,
+    /// The server's run; `None` of one that does not say it.
+    pub run: Option<u64>,
     /// The way the bytes will travel.
     pub via: Via,
     /// The file.
     pub file: FileInfo,
+    /// It is a folder: so many lines of its manifest follow this one.
+    pub tree: Option<usize>,
 }
 
 /// The server's account of one transfer.
@@ -187,6 +205,9 @@ pub struct Summary {
     pub sender: String,
     /// What this way counts, at both ends.
     pub counts: Counts,
+    /// Where the time went, as both ends saw it; of a payload on this connection, which has no
+    /// counters.
+    pub evidence: Evidence,
 }
 
 /// Why a server sends ERROR.
@@ -216,6 +237,7 @@ impl ClientHello {
                 .field("group", join.group)
                 .maybe("via", join.via)
                 .field("name", join.name.as_str())
+                .maybe("tree", join.takes_trees.then_some("yes"))
                 .finish(),
             Self::List => LineWriter::new(&format!("{GREETING} LIST")).finish(),
             Self::Echo => LineWriter::new(&format!("{GREETING} ECHO")).finish(),
@@ -237,13 +259,11 @@ impl ClientHello {
         let fields = Fields::parse(rest)?;
         match fields.word() {
             "JOIN" => Ok(Self::Join(Join {
-                file: fields
-                    .get("file")
-                    .map(|_| fields.parsed("file", FileName::new))
-                    .transpose()?,
+                file: optional(&fields, "file", FileName::new)?,
                 group: seats(&fields, "group")?,
-                via: fields.get("via").map(|_| fields.parsed("via", str::parse)).transpose()?,
+                via: optional(&fields, "via", str::parse)?,
                 name: fields.parsed("name", ClientName::new)?,
+                takes_trees: fields.get("tree").is_some(),
             })),
             "LIST" => Ok(Self::List),
             "ECHO" => Ok(Self::Echo),
@@ -272,6 +292,7 @@ impl FromClient {
                 .maybe("clock", receipt.first.map(|(clock, _)| clock.0))
                 .maybe("first_us", receipt.first.map(|(_, moment)| moment.0))
                 .counts(&receipt.counts)
+                .evidence(&receipt.evidence)
                 .finish(),
             Self::Fail { outcome, bytes, reason, last, counts } => LineWriter::new("FAIL")
                 .field("outcome", outcome)
@@ -307,6 +328,7 @@ impl FromClient {
                     .zip(fields.optional_number("first_us")?)
                     .map(|(clock, first)| (ClockId(clock), Moment(first))),
                 counts: counts(&fields)?,
+                evidence: evidence(&fields)?,
             }),
             "FAIL" => Self::Fail {
                 outcome: outcome(&fields)?,
@@ -332,13 +354,17 @@ impl FromServer {
                 .field("session", offer.session)
                 .field("seat", offer.seat)
                 .field("clients", offer.clients)
+                .maybe("run", offer.run)
                 .field("via", offer.via)
+                .maybe("tree", offer.tree)
                 .finish(),
             Self::Peers(addresses) => {
                 LineWriter::new("PEERS").field("at", comma_separated(addresses)).finish()
             }
-            Self::File(file) => file_fields(LineWriter::new("FILE"), file).finish(),
-            Self::End => LineWriter::new("END").finish(),
+            Self::File { file, is_tree } => file_fields(LineWriter::new("FILE"), file)
+                .maybe("tree", is_tree.then_some("yes"))
+                .finish(),
+            Self::End(end) => list_end_fields(LineWriter::new("END"), end).finish(),
             Self::Wait { ready, clients } => {
                 LineWriter::new("WAIT").field("ready", ready).field("clients", clients).finish()
             }
@@ -352,6 +378,7 @@ impl FromServer {
                 .maybe("first_us", summary.first.map(micros))
                 .field("sender", &summary.sender)
                 .counts(&summary.counts)
+                .evidence(&summary.evidence)
                 .finish(),
             Self::Error { code, reason } => LineWriter::new("ERROR")
                 .field("code", code.word())
@@ -374,11 +401,13 @@ impl FromServer {
                 session: fields.parsed("session", str::parse)?,
                 seat: SeatId(seats(&fields, "seat")?),
                 clients: seats(&fields, "clients")?,
+                run: fields.optional_number("run")?,
                 via: fields.parsed("via", str::parse)?,
                 file: file(&fields)?,
+                tree: fields.optional_number("tree")?,
             }),
-            "FILE" => Self::File(file(&fields)?),
-            "END" => Self::End,
+            "FILE" => Self::File { file: file(&fields)?, is_tree: fields.get("tree").is_some() },
+            "END" => Self::End(list_end(&fields)?),
             "WAIT" => {
                 Self::Wait { ready: fields.number("ready")?, clients: fields.number("clients")? }
             }
@@ -392,6 +421,7 @@ impl FromServer {
                 first: optional_span(&fields, "first_us")?,
                 sender: fields.need("sender")?.to_owned(),
                 counts: counts(&fields)?,
+                evidence: evidence(&fields)?,
             }),
             "ERROR" => Self::Error {
                 code: fields.parsed("code", ErrorCode::from_word)?,
@@ -401,29 +431,6 @@ impl FromServer {
         })
     }
 }
-
-/// The last words of a payload that ends before its time: a line that tells the client why.
-///
-/// The session's random number keeps a file from holding it by chance or on purpose.
-pub fn encode_last_words(session: SessionId, reason: &str) -> Vec<u8> {
-    LineWriter::new("\nGATECAST/1 LASTWORDS")
-        .field("session", session)
-        .field("reason", clip(reason))
-        .finish()
-}
-
-/// Finds the [last words](encode_last_words) at the end of a short payload's `tail`: how many
-/// bytes they take, and the reason.
-pub fn decode_last_words(session: SessionId, tail: &[u8]) -> Option<(usize, String)> {
-    let mark = format!("\nGATECAST/1 LASTWORDS session={session} ");
-    let at = tail.windows(mark.len()).rposition(|window| window == mark.as_bytes())?;
-    let line = std::str::from_utf8(&tail[at..]).ok()?.strip_suffix('\n')?;
-    let fields = Fields::parse(line.strip_prefix("\nGATECAST/1 ")?).ok()?;
-    Some((tail.len() - at, fields.get("reason")?.to_owned()))
-}
-
-/// Longest [last words](encode_last_words), bytes.
-pub const LAST_WORDS_MAX: usize = 64 + 3 * REASON_MAX + 16;
 
 impl ErrorCode {
     const ALL: [Self; 5] =

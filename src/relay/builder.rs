@@ -6,25 +6,26 @@ use std::{
     time::Duration,
 };
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    relay::hub::Limits,
+};
 
 /// How a [`Relay`](crate::Relay) runs. Without any setting it receives at `127.0.0.1:65534`,
 /// listens at `0.0.0.0:7000` and writes no log.
 #[derive(Debug)]
+#[must_use]
 pub struct RelayBuilder {
     pub(super) input: Result<SocketAddr>,
     pub(super) listen: Result<SocketAddr>,
     pub(super) interface: Option<Ipv4Addr>,
     pub(super) gather: Duration,
-    pub(super) max_silence: Duration,
-    pub(super) max_viewers: usize,
-    pub(super) viewers_per_address: usize,
+    pub(super) limits: Limits,
     pub(super) log_dir: Option<PathBuf>,
 }
 
 /// The default of `RelayBuilder::gather`: the delay stays well below 5 ms. At 60 Mbit/s 17
 /// datagrams come in it; a faster stream has enough of them sooner and waits less.
-#[doc(hidden)]
 #[doc(hidden)]
 pub const GATHER: Duration = Duration::from_millis(3);
 
@@ -45,9 +46,11 @@ impl RelayBuilder {
             listen: Ok((Ipv4Addr::UNSPECIFIED, 7000).into()),
             interface: None,
             gather: GATHER,
-            max_silence: MAX_SILENCE,
-            max_viewers: MAX_VIEWERS,
-            viewers_per_address: VIEWERS_PER_ADDRESS,
+            limits: Limits {
+                silence: MAX_SILENCE,
+                viewers: MAX_VIEWERS,
+                viewers_per_address: VIEWERS_PER_ADDRESS,
+            },
             log_dir: None,
         }
     }
@@ -67,7 +70,6 @@ impl RelayBuilder {
     /// The address of the interface on which a multicast group is joined; the system's choice
     /// unless given.
     #[doc(hidden)]
-    #[doc(hidden)]
     pub fn interface(mut self, addr: impl Into<Option<Ipv4Addr>>) -> Self {
         self.interface = addr.into();
         self
@@ -75,7 +77,6 @@ impl RelayBuilder {
 
     /// How long a datagram may wait for others, to be sent together with them; 3 ms unless given.
     /// Nothing waits where datagrams are sent one by one.
-    #[doc(hidden)]
     #[doc(hidden)]
     pub fn gather(mut self, time: Duration) -> Self {
         self.gather = time;
@@ -86,15 +87,14 @@ impl RelayBuilder {
     /// is for lab clients, which may watch a film without another command: `gatecast watch` reports
     /// every second and has 4 s. Before it has a viewer, a connection has a minute at most.
     #[doc(hidden)]
-    #[doc(hidden)]
     pub fn max_silence(mut self, time: Duration) -> Self {
-        self.max_silence = time;
+        self.limits.silence = time;
         self
     }
 
     /// Most viewers at once; 256 unless given.
     pub fn max_viewers(mut self, viewers: usize) -> Self {
-        self.max_viewers = viewers;
+        self.limits.viewers = viewers;
         self
     }
 
@@ -102,9 +102,8 @@ impl RelayBuilder {
     /// places; 64 unless given. A room behind one address translator is one address, and so is an
     /// IPv6 network of /64.
     #[doc(hidden)]
-    #[doc(hidden)]
     pub fn viewers_per_address(mut self, viewers: usize) -> Self {
-        self.viewers_per_address = viewers;
+        self.limits.viewers_per_address = viewers;
         self
     }
 

@@ -2,7 +2,6 @@
 //! viewer however the connection ends.
 
 use std::{
-    io::{self, Read},
     net::Shutdown,
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -10,7 +9,7 @@ use std::{
 
 use crate::{
     error::Error,
-    net::{clock, copy, line_stream::LineStream, lock, socket},
+    net::{address, clock, copy, line_stream::LineStream, lock, socket},
     proto::{
         line::DecodeError,
         relay::{
@@ -20,7 +19,6 @@ use crate::{
     },
     relay::{hub::Hub, viewer::Viewer},
     server::listener::{Connection, ConnectionSlot},
-    units::Moment,
 };
 
 /// How long a client may take to accept an answer, which its buffer holds thousands of.
@@ -34,11 +32,8 @@ struct ControlSession<'a> {
     viewer: Option<Arc<Viewer>>,
 }
 
-/// Why a control session is over.
-struct SessionOver {
-    end: ViewerEnd,
-    reason: Option<String>,
-}
+/// How the viewer of a connection ended, and why where that needs words.
+type SessionOver = (ViewerEnd, Option<String>);
 
 /// Serves one control connection to its end.
 pub(super) fn serve(hub: &Hub, connection: Connection, slot: &ConnectionSlot) {
@@ -46,10 +41,10 @@ pub(super) fn serve(hub: &Hub, connection: Connection, slot: &ConnectionSlot) {
     let peer = connection.peer;
     let mut session =
         ControlSession { hub, connection, slot, commands: CommandReader::default(), viewer: None };
-    let over = session.run();
-    log::debug!("{peer}: {}, {:?}", over.end, over.reason);
+    let (end, reason) = session.run();
+    log::debug!("{peer}: {end}, {reason:?}");
     if let Some(viewer) = session.viewer.take() {
-        hub.remove_viewer(&viewer, over.end, over.reason);
+        hub.remove_viewer(&viewer, end, reason);
     }
     // The source thread may hold the viewer, and with it this connection, until its next batch.
     let _ = session.connection.stream.shutdown(Shutdown::Both);
@@ -85,20 +80,20 @@ impl ControlSession<'_> {
                 }
                 if leaving {
                     self.close();
-                    return SessionOver::new(ViewerEnd::Left, None);
+                    return (ViewerEnd::Left, None);
                 }
             }
             if self.commands.is_hopeless() {
                 let reason = "a line that never ends".to_owned();
-                return SessionOver::new(ViewerEnd::Closed, Some(reason));
+                return (ViewerEnd::Closed, Some(reason));
             }
             let viewer = self.viewer.as_ref();
             let native = viewer.map(|viewer| viewer.native.load(Ordering::Relaxed));
             let silence = silence(native, self.hub.limits.silence);
             let deadline = last_command.after(silence);
-            match self.read(&mut bytes, deadline) {
+            match socket::read_until(&self.connection.stream, &mut bytes, deadline) {
                 Ok(0) => {
-                    let closed = || SessionOver::new(ViewerEnd::Closed, None);
+                    let closed = || (ViewerEnd::Closed, None);
                     return self.ended_by_relay().unwrap_or_else(closed);
                 }
                 Ok(len) => self.commands.push(&bytes[..len]),
@@ -108,9 +103,9 @@ impl ControlSession<'_> {
                 }
                 // Keep-alive found that nobody answers any more: a silence too.
                 Err(error) if Error::is_timeout(&error) => {
-                    return SessionOver::new(ViewerEnd::Silent, Some(error.to_string()));
+                    return (ViewerEnd::Silent, Some(error.to_string()));
                 }
-                Err(error) => return SessionOver::new(ViewerEnd::Closed, Some(error.to_string())),
+                Err(error) => return (ViewerEnd::Closed, Some(error.to_string())),
             }
         }
     }
@@ -148,7 +143,7 @@ impl ControlSession<'_> {
             return ControlReply::Error("this connection has had its viewer".to_owned());
         }
         // Nothing that the client says names a host: it is the connection's own other end.
-        let mut to = socket::canonical(self.connection.peer);
+        let mut to = address::canonical(self.connection.peer);
         to.set_port(port);
         match self.hub.add_viewer(to, &self.connection.stream) {
             Ok(viewer) => {
@@ -169,31 +164,19 @@ impl ControlSession<'_> {
         }
         if self.hub.is_stopping() {
             self.refuse(ViewerEnd::Stopped, "the relay stops".to_owned());
-            return Some(SessionOver::new(ViewerEnd::Stopped, None));
+            return Some((ViewerEnd::Stopped, None));
         }
         None
-    }
-
-    fn read(&self, bytes: &mut [u8], deadline: Moment) -> io::Result<usize> {
-        loop {
-            if !socket::bound_read(&self.connection.stream, deadline)? {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            match (&mut &*self.connection.stream).read(bytes) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                other => return other,
-            }
-        }
     }
 
     fn send_reply(&self, reply: &ControlReply) -> Result<(), SessionOver> {
         let deadline = clock::now().after(REPLY_LIMIT);
         let sent = copy::send_all(&self.connection.stream, &reply.encode(), deadline);
         sent.map_err(|stop| match stop {
-            copy::Stop::Peer(error) => SessionOver::new(ViewerEnd::Closed, Some(error.to_string())),
+            copy::Stop::Peer(error) => (ViewerEnd::Closed, Some(error.to_string())),
             _ => {
                 let reason = "it does not read its answers".to_owned();
-                SessionOver::new(ViewerEnd::Silent, Some(reason))
+                (ViewerEnd::Silent, Some(reason))
             }
         })
     }
@@ -203,18 +186,12 @@ impl ControlSession<'_> {
         if self.send_reply(&ControlReply::Error(reason.clone())).is_ok() {
             self.close();
         }
-        SessionOver::new(end, Some(reason))
+        (end, Some(reason))
     }
 
     /// Closes so that what was sent still arrives: see [`LineStream::close`].
     fn close(&self) {
         LineStream::new(&self.connection.stream, self.connection.peer, b"").close();
-    }
-}
-
-impl SessionOver {
-    fn new(end: ViewerEnd, reason: Option<String>) -> Self {
-        Self { end, reason }
     }
 }
 

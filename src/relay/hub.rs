@@ -16,9 +16,9 @@ use std::{
 use crate::{
     error::{Error, Result},
     net::{
-        clock,
+        address, clock,
         datagrams::{BatchSocket, send_batch},
-        lock, socket,
+        lock,
     },
     proto::{
         relay::{
@@ -117,7 +117,7 @@ impl Hub {
     ) -> Result<Arc<Viewer>> {
         let local = control.local_addr().map_err(Error::io("ask for our address", to))?;
         // From the address that the client connected to: the only one that its firewall knows.
-        let socket = send_batch::connected_socket(socket::canonical(local), to)?;
+        let socket = send_batch::connected_socket(address::canonical(local), to)?;
         let mut roster = lock(&self.roster);
         if self.is_stopping() {
             return Err(Error::refused("the relay", "it is stopping"));

@@ -29,23 +29,19 @@
 //! While nobody watches, it sleeps on a condition and reads nothing. What its socket holds when
 //! the next viewer comes is thrown away, so nobody ever gets a stale burst.
 
-use std::{fmt, net::SocketAddr, sync::Arc, thread, thread::JoinHandle, time::Duration};
+use std::{fmt, net::SocketAddr, sync::Arc, thread::JoinHandle, time::Duration};
 
 use crossbeam_channel::Receiver;
 
 use crate::{
     error::{Error, Result},
     net::{
-        STACK,
+        self,
         datagrams::{self, BatchSocket},
         files,
     },
     proto::relay::{log::ViewerRecord, status::RelaySnapshot},
-    relay::{
-        forward::Forwarder,
-        hub::{Hub, Limits},
-        viewer_log::ViewerLogger,
-    },
+    relay::{forward::Forwarder, hub::Hub, viewer_log::ViewerLogger},
     server::listener::Listener,
 };
 
@@ -197,20 +193,13 @@ impl RelayBuilder {
             .map_err(|error| error.advise("choose another address with --input"))?;
         let input = socket.local_addr();
         let logger = ViewerLogger::start(self.log_dir)?;
-        let limits = Limits {
-            silence: self.max_silence,
-            viewers: self.max_viewers,
-            viewers_per_address: self.viewers_per_address,
-        };
-        let hub = Arc::new(Hub::new(limits, socket, logger.handle()));
+        let most = self.limits.viewers;
+        let hub = Arc::new(Hub::new(self.limits, socket, logger.handle()));
         let serving = Arc::clone(&hub);
         let handler = move |connection, slot: &_| control::serve(&serving, connection, slot);
-        let listener = Listener::start_bare(listen, Arc::new(handler), self.max_viewers)?;
+        let listener = Listener::start_bare(listen, Arc::new(handler), most)?;
         let source = Forwarder::new(Arc::clone(&hub), self.gather);
-        let thread = thread::Builder::new()
-            .name("relay-source".to_owned())
-            .stack_size(STACK)
-            .spawn(move || source.run())
+        let thread = net::spawn("relay-source", move || source.run())
             .map_err(Error::io("start the source's thread", input))?;
         Ok(Relay { hub, listener, source: Some(thread), logger: Some(logger), input })
     }

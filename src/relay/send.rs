@@ -4,7 +4,10 @@
 use std::{io, sync::atomic::Ordering};
 
 use crate::{
-    net::datagrams::send_batch::{SegmentRun, SendBatch},
+    net::datagrams::{
+        is_refusal,
+        send_batch::{SegmentRun, SendBatch},
+    },
     relay::viewer::Viewer,
 };
 
@@ -76,16 +79,6 @@ pub(super) fn send(
 fn is_full(error: &io::Error) -> bool {
     // ENOBUFS has no kind; it is 105 on Linux and 55 on the BSDs.
     error.kind() == io::ErrorKind::WouldBlock || matches!(error.raw_os_error(), Some(105 | 55))
-}
-
-/// The viewer's host, or a router before it, says that nothing arrives there.
-fn is_refusal(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionRefused
-            | io::ErrorKind::HostUnreachable
-            | io::ErrorKind::NetworkUnreachable
-    )
 }
 
 #[cfg(test)]

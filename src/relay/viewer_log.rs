@@ -6,13 +6,16 @@
 //! Both channels are bounded: a control thread waits for a slow disk with its last line, and of the
 //! records that nobody takes only the last are kept.
 
-use std::{path::PathBuf, thread, thread::JoinHandle};
+use std::{path::PathBuf, thread::JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use crate::{
     error::{Error, Result},
-    net::logfile::{LogFile, LogFolder},
+    net::{
+        self,
+        logfile::{LogFile, LogFolder},
+    },
     proto::relay::{log, log::ViewerRecord},
 };
 
@@ -53,9 +56,7 @@ impl ViewerLogger {
         let (publish, records) = crossbeam_channel::bounded(RECORDS_KEPT);
         let publisher = RecordPublisher { publish, waiting: records.clone() };
         let folder = LogFolder::new(WRITE, folder, log::HEADER);
-        let thread = thread::Builder::new()
-            .name("logger".to_owned())
-            .spawn(move || run(folder, None, &waiting_entries, &publisher))
+        let thread = net::spawn("logger", move || run(folder, None, &waiting_entries, &publisher))
             .map_err(Error::io("start the logger thread", "the relay log"))?;
         Ok(Self { handle: ViewerLogHandle(entries), records, thread })
     }

@@ -8,9 +8,13 @@ use std::fmt::Write;
 
 use crate::{
     report::{
+        columns::{
+            self, TransferColumn,
+            When::{self, Counted, Lost, Positive},
+            count,
+        },
         median_range::MedianRange,
-        table,
-        table::{Align, ROWS_MAX, Rows, Table, or_dash},
+        table::{Align, Rows, or_dash},
     },
     session::Via,
     text::escape,
@@ -18,66 +22,18 @@ use crate::{
     units::total,
 };
 
-/// One column: what it is called, when it is there, and its values.
-struct CountColumn {
-    heading: &'static str,
-    when: When,
-    value: fn(&Counts) -> Option<f64>,
-    decimals: usize,
-}
-
-/// When a column is there.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum When {
-    /// Where the way counts so.
-    Counted,
-    /// Where it is more than zero for a client.
-    Positive,
-    /// Where a client lost a datagram.
-    Lost,
-}
-
 /// A row for each transfer of `record`, and a line about all of them; nothing for a way that
 /// counts neither datagrams nor sources. `rows` and `limit` as for the table of the transfers.
 pub fn table(record: &Record, rows: Rows, limit: Option<usize>) -> String {
     let counts = || record.transfers.iter().map(|transfer| &transfer.counts);
-    let lost = counts().any(|counts| counts.lost > Some(0));
-    let there = |column: &&CountColumn| match column.when {
-        When::Counted => counts().any(|counts| (column.value)(counts).is_some()),
-        When::Positive => counts().any(|counts| (column.value)(counts) > Some(0.0)),
-        When::Lost => lost,
-    };
-    let columns: Vec<&CountColumn> = columns(record).iter().filter(there).collect();
-    if columns.is_empty() {
-        return String::new();
-    }
-    let mut headings = vec![("seat", Align::Right, 0)];
-    // What was lost, then where, then the figures of rare trouble and of time.
-    let rank = |column: &CountColumn| match column.when {
-        When::Counted if column.heading.ends_with("us") => 4,
-        When::Counted => 1,
-        When::Lost => 2,
-        When::Positive => 3,
-    };
-    headings.extend(columns.iter().map(|&column| (column.heading, Align::Right, rank(column))));
-    headings.push(("name", Align::Left, 1));
-    let mut table = Table::new(&headings);
-    if rows == Rows::Failures && record.transfers.len() > ROWS_MAX {
-        let column = |column: &&CountColumn| {
-            let values = counts().filter_map(|counts| (column.value)(counts));
-            Some((values.collect(), column.decimals))
-        };
-        // The last column is the names.
-        let columns = columns.iter().map(column).chain([None]).collect();
-        for row in table::extremes(columns) {
-            table.row(row);
-        }
+    let columns = if counts().any(|counts| counts.offered.is_some()) {
+        &DATAGRAMS[..]
+    } else if counts().any(|counts| counts.bytes_from_peers.is_some()) {
+        &SOURCES
     } else {
-        for transfer in &record.transfers {
-            table.row(cells(transfer, &columns));
-        }
-    }
-    let mut shown = table.fitted(limit);
+        return String::new();
+    };
+    let mut shown = columns::filled(record, columns, rows, |_| false).fitted(limit);
     let of = |count: usize| match record.transfers.len() {
         all if all == count => String::new(),
         _ => format!(", of the {count} that tell"),
@@ -88,78 +44,56 @@ pub fn table(record: &Record, rows: Rows, limit: Option<usize>) -> String {
     shown
 }
 
-fn columns(record: &Record) -> &'static [CountColumn] {
-    let counts = || record.transfers.iter().map(|transfer| &transfer.counts);
-    if counts().any(|counts| counts.offered.is_some()) {
-        &DATAGRAMS
-    } else if counts().any(|counts| counts.bytes_from_peers.is_some()) {
-        &SOURCES
-    } else {
-        &[]
-    }
-}
-
-const DATAGRAMS: [CountColumn; 20] = [
-    column("datagrams\nsent", When::Counted, |c| count(c.offered)),
-    column("received", When::Counted, |c| count(c.unique)),
-    column("lost", When::Counted, |c| count(c.lost)),
-    CountColumn { decimals: 3, ..column("lost\n%", When::Lost, Counts::loss_percent) },
-    column("server's\nqueue", When::Lost, |c| count(c.local_drop)),
-    column("net-\nwork", When::Lost, |c| count(c.network_lost)),
-    column("client's\nbuffer", When::Lost, |c| count(c.host_rx_drop)),
-    column("longest\nburst", When::Lost, |c| count(c.loss_burst)),
-    column("unheard", When::Positive, |c| count(c.unheard)),
-    column("dupli-\ncate", When::Positive, |c| count(c.duplicate)),
-    column("out of\norder", When::Positive, |c| count(c.reordered)),
-    column("by at\nmost", When::Positive, |c| count(c.reorder_extent)),
-    column("too\nlate", When::Positive, |c| count(c.late)),
-    column("corrupt", When::Positive, |c| count(c.corrupt)),
-    column("foreign", When::Positive, |c| count(c.foreign)),
-    column("bytes\nagain", When::Positive, |c| count(c.retransmitted)),
-    column("jitter\nus", When::Counted, |c| count(c.jitter_us)),
-    column("p99\nus", When::Counted, |c| count(c.jitter_p99_us)),
-    column("queued\nus", When::Counted, |c| count(c.delay_us)),
-    column("at most\nus", When::Counted, |c| count(c.delay_max_us)),
+// What was lost has rank 1, then where, then the figures of rare trouble and of time.
+const DATAGRAMS: [TransferColumn; 22] = [
+    SEAT,
+    column(("datagrams\nsent", 1), Counted, |t| count(t.counts.offered)),
+    column(("received", 1), Counted, |t| count(t.counts.unique)),
+    column(("lost", 1), Counted, |t| count(t.counts.lost)),
+    TransferColumn::figures(("lost\n%", 2), Lost, 3, |t| t.counts.loss_percent()),
+    column(("server's\nqueue", 2), Lost, |t| count(t.counts.local_drop)),
+    column(("net-\nwork", 2), Lost, |t| count(t.counts.network_lost)),
+    column(("client's\nbuffer", 2), Lost, |t| count(t.counts.host_rx_drop)),
+    column(("longest\nburst", 2), Lost, |t| count(t.counts.loss_burst)),
+    column(("unheard", 3), Positive, |t| count(t.counts.unheard)),
+    column(("dupli-\ncate", 3), Positive, |t| count(t.counts.duplicate)),
+    column(("out of\norder", 3), Positive, |t| count(t.counts.reordered)),
+    column(("by at\nmost", 3), Positive, |t| count(t.counts.reorder_extent)),
+    column(("too\nlate", 3), Positive, |t| count(t.counts.late)),
+    column(("corrupt", 3), Positive, |t| count(t.counts.corrupt)),
+    column(("foreign", 3), Positive, |t| count(t.counts.foreign)),
+    column(("bytes\nagain", 3), Positive, |t| count(t.counts.retransmitted)),
+    column(("jitter\nus", 4), Counted, |t| count(t.counts.jitter_us)),
+    column(("p99\nus", 4), Counted, |t| count(t.counts.jitter_p99_us)),
+    column(("queued\nus", 4), Counted, |t| count(t.counts.delay_us)),
+    column(("at most\nus", 4), Counted, |t| count(t.counts.delay_max_us)),
+    NAME,
 ];
 
-const SOURCES: [CountColumn; 4] = [
-    column("bytes from\nthe server", When::Counted, |c| count(c.bytes_from_server)),
-    column("bytes\nfrom peers", When::Counted, |c| count(c.bytes_from_peers)),
-    CountColumn {
-        decimals: 1,
-        ..column("from\npeers %", When::Counted, |c| {
-            let peers = count(c.bytes_from_peers)?;
-            let all = peers + count(c.bytes_from_server)?;
-            (all > 0.0).then(|| 100.0 * peers / all)
-        })
-    },
-    column("of no\nuse", When::Positive, |c| count(c.retransmitted)),
+const SOURCES: [TransferColumn; 6] = [
+    SEAT,
+    column(("bytes from\nthe server", 1), Counted, |t| count(t.counts.bytes_from_server)),
+    column(("bytes\nfrom peers", 1), Counted, |t| count(t.counts.bytes_from_peers)),
+    TransferColumn::figures(("from\npeers %", 1), Counted, 1, |t| {
+        let peers = count(t.counts.bytes_from_peers)?;
+        let all = peers + count(t.counts.bytes_from_server)?;
+        (all > 0.0).then(|| 100.0 * peers / all)
+    }),
+    column(("of no\nuse", 3), Positive, |t| count(t.counts.retransmitted)),
+    NAME,
 ];
+
+const SEAT: TransferColumn =
+    TransferColumn::words(("seat", Align::Right, 0), |t| t.seat.to_string());
+
+const NAME: TransferColumn = TransferColumn::words(("name", Align::Left, 1), |t| escape(&t.name));
 
 const fn column(
-    heading: &'static str,
+    heading: (&'static str, u8),
     when: When,
-    value: fn(&Counts) -> Option<f64>,
-) -> CountColumn {
-    CountColumn { heading, when, value, decimals: 0 }
-}
-
-/// Exact to 2^53, which no file reaches.
-#[allow(clippy::cast_precision_loss)]
-fn count(value: Option<u64>) -> Option<f64> {
-    value.map(|value| value as f64)
-}
-
-fn shown(column: &CountColumn, value: Option<f64>) -> String {
-    or_dash(value.map(|value| format!("{value:.*}", column.decimals)))
-}
-
-fn cells(transfer: &Transfer, columns: &[&CountColumn]) -> Vec<String> {
-    let mut cells = vec![transfer.seat.to_string()];
-    let value = |column: &&CountColumn| shown(column, (column.value)(&transfer.counts));
-    cells.extend(columns.iter().map(value));
-    cells.push(escape(&transfer.name));
-    cells
+    count: fn(&Transfer) -> Option<f64>,
+) -> TransferColumn {
+    TransferColumn::figures(heading, when, 0, count)
 }
 
 /// How many transfers have these counts, and what all of them lost, and where.

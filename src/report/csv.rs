@@ -10,7 +10,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::{
     text::escape,
-    transfer::{Counts, Record, Transfer},
+    transfer::{Counts, Evidence, Record, Transfer},
     units::{decimal_seconds, micros},
 };
 
@@ -62,7 +62,9 @@ const AFTER: [CsvColumn; 4] = [
 /// All transfers of `records`, with one header; lines end in CR LF, as the RFC has it.
 pub fn transfers(records: &[Record]) -> String {
     let names = |columns: &[CsvColumn]| columns.iter().map(|&(name, _)| name).collect::<Vec<_>>();
-    let header = [names(&BEFORE), Counts::LONG_NAMES.to_vec(), names(&AFTER)].concat();
+    let header =
+        [names(&BEFORE), Counts::LONG_NAMES.to_vec(), names(&AFTER), Evidence::LONG_NAMES.to_vec()]
+            .concat();
     let mut csv = header.join(",") + "\r\n";
     for record in records {
         let session = SessionOfRow::new(record);
@@ -74,8 +76,8 @@ pub fn transfers(records: &[Record]) -> String {
     csv
 }
 
-/// The values that are the same in each row of a session. Skews and identities look at every transfer, so
-/// they are computed once.
+/// The values that are the same in each row of a session. Skews and identities look at every
+/// transfer, so they are computed once.
 struct SessionOfRow<'a> {
     record: &'a Record,
     released_at: String,
@@ -99,7 +101,8 @@ impl<'a> SessionOfRow<'a> {
         let cell = |(_, value): &CsvColumn| value(self, transfer);
         let counts = transfer.counts.values().into_iter().map(or_empty);
         let before = BEFORE.iter().map(cell);
-        before.chain(counts).chain(AFTER.iter().map(cell)).collect()
+        let evidence = transfer.evidence.values().into_iter().map(or_empty);
+        before.chain(counts).chain(AFTER.iter().map(cell)).chain(evidence).collect()
     }
 }
 
@@ -137,13 +140,13 @@ mod tests {
     fn csv_has_one_header_and_a_row_for_each_transfer() {
         let csv = transfers(&[sample::session(1, 2, 80), sample::troubled()]);
         insta::assert_snapshot!(csv.replace("\r\n", "\n"), @r#"
-        session,seat,released_at_utc,via,file,file_bytes,sha1,clients,sender,verified,client_bytes,resumed_bytes,client_seconds,client_rate_mbit_per_s,client_address,client_port,server_bytes,server_seconds,server_rate_mbit_per_s,server_address,server_port,name,outcome,reason,verified_seconds,durable_seconds,woke_us,first_server_us,first_client_us,first_client_clock,lost_datagrams,duplicate_datagrams,reordered_datagrams,jitter_us,retransmitted_bytes,from_server_bytes,from_peers_bytes,offered_datagrams,local_drop_datagrams,network_lost_datagrams,host_rx_drop_datagrams,delivered_datagrams,unique_datagrams,corrupt_datagrams,foreign_datagrams,late_datagrams,unheard_datagrams,reorder_extent_datagrams,loss_burst_datagrams,jitter_p50_us,jitter_p95_us,jitter_p99_us,delay_us,delay_max_us,session_wake_skew_us,session_server_skew_us,session_client_skew_us,session_numbers
-        0000000000000001,1,2026-09-21T14:13:21Z,tcp,1MB.bin,1000000,3c5b492776742690efb6a0f1fd8508693400e2cc,2,,yes,1000000,0,0.081000,98.765432,10.0.0.4,50001,1000000,0.081120,98.619329,10.0.0.1,8080,C1,complete,,0.084000,,10,20,1030,1,,,,,,,,,,,,,,,,,,,,,,,,,10,20,30,hold
-        0000000000000001,2,2026-09-21T14:13:21Z,tcp,1MB.bin,1000000,3c5b492776742690efb6a0f1fd8508693400e2cc,2,,yes,1000000,0,0.082000,97.560976,10.0.0.4,50002,1000000,0.082120,97.418412,10.0.0.1,8080,C2,complete,,0.085000,,20,40,1060,1,,,,,,,,,,,,,,,,,,,,,,,,,10,20,30,hold
-        0000000000000007,1,2026-09-21T14:13:27Z,tcp,1MB.bin,1000000,3c5b492776742690efb6a0f1fd8508693400e2cc,4,,yes,1000000,0,0.081000,98.765432,10.0.0.4,50001,1000000,0.081120,98.619329,10.0.0.1,8080,C1,complete,,0.084000,,10,20,1030,1,,,,,,,,,,,,,,,,,,,,,,,,,20,40,30,hold
-        0000000000000007,2,2026-09-21T14:13:27Z,tcp,1MB.bin,1000000,3c5b492776742690efb6a0f1fd8508693400e2cc,4,,no,700000,0,0.082000,68.292683,10.0.0.4,50002,1000000,,,10.0.0.1,8080,\u{202e}evil,cut,connection reset \u{7c} by\u{1b}[2J peer,0.085000,,20,40,1060,1,,,,,,,,,,,,,,,,,,,,,,,,,20,40,30,hold
-        0000000000000007,3,2026-09-21T14:13:27Z,tcp,1MB.bin,1000000,3c5b492776742690efb6a0f1fd8508693400e2cc,4,,,,0,,,10.0.0.4,50003,1000000,0.083120,96.246391,10.0.0.1,8080,C3,complete,,0.086000,,30,60,,,,,,,,,,,,,,,,,,,,,,,,,,,20,40,30,hold
-        0000000000000007,4,2026-09-21T14:13:27Z,tcp,1MB.bin,1000000,3c5b492776742690efb6a0f1fd8508693400e2cc,4,,,,0,,,,,,,,,,C4,refused,"wants udp, this session is tcp",,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,20,40,30,hold
+        session,seat,released_at_utc,via,file,file_bytes,sha1,clients,sender,verified,client_bytes,resumed_bytes,client_seconds,client_rate_mbit_per_s,client_address,client_port,server_bytes,server_seconds,server_rate_mbit_per_s,server_address,server_port,name,outcome,reason,verified_seconds,durable_seconds,woke_us,first_server_us,first_client_us,first_client_clock,lost_datagrams,duplicate_datagrams,reordered_datagrams,jitter_us,retransmitted_bytes,from_server_bytes,from_peers_bytes,offered_datagrams,local_drop_datagrams,network_lost_datagrams,host_rx_drop_datagrams,delivered_datagrams,unique_datagrams,corrupt_datagrams,foreign_datagrams,late_datagrams,unheard_datagrams,reorder_extent_datagrams,loss_burst_datagrams,jitter_p50_us,jitter_p95_us,jitter_p99_us,delay_us,delay_max_us,session_wake_skew_us,session_server_skew_us,session_client_skew_us,session_numbers,client_read_us,client_write_us,client_hash_us,client_sync_us,client_cpu_us,client_cpu_wait_us,connection_busy_us,receive_window_limited_us,send_buffer_limited_us,sent_segments,retransmitted_segments,least_round_trip_us,last_round_trip_us,delivery_bytes_per_s,queued_at_server_bytes,paced_us
+        0000000000000001,1,2026-09-21T14:13:21Z,tcp,1MB.bin,1000000,3c5b492776742690efb6a0f1fd8508693400e2cc,2,,yes,1000000,0,0.081000,98.765432,10.0.0.4,50001,1000000,0.081120,98.619329,10.0.0.1,8080,C1,complete,,0.084000,,10,20,1030,1,,,,,,,,,,,,,,,,,,,,,,,,,10,20,30,hold,,,,,,,,,,,,,,,,
+        0000000000000001,2,2026-09-21T14:13:21Z,tcp,1MB.bin,1000000,3c5b492776742690efb6a0f1fd8508693400e2cc,2,,yes,1000000,0,0.082000,97.560976,10.0.0.4,50002,1000000,0.082120,97.418412,10.0.0.1,8080,C2,complete,,0.085000,,20,40,1060,1,,,,,,,,,,,,,,,,,,,,,,,,,10,20,30,hold,,,,,,,,,,,,,,,,
+        0000000000000007,1,2026-09-21T14:13:27Z,tcp,1MB.bin,1000000,3c5b492776742690efb6a0f1fd8508693400e2cc,4,,yes,1000000,0,0.081000,98.765432,10.0.0.4,50001,1000000,0.081120,98.619329,10.0.0.1,8080,C1,complete,,0.084000,,10,20,1030,1,,,,,,,,,,,,,,,,,,,,,,,,,20,40,30,hold,,,,,,,,,,,,,,,,
+        0000000000000007,2,2026-09-21T14:13:27Z,tcp,1MB.bin,1000000,3c5b492776742690efb6a0f1fd8508693400e2cc,4,,no,700000,0,0.082000,68.292683,10.0.0.4,50002,1000000,,,10.0.0.1,8080,\u{202e}evil,cut,connection reset \u{7c} by\u{1b}[2J peer,0.085000,,20,40,1060,1,,,,,,,,,,,,,,,,,,,,,,,,,20,40,30,hold,,,,,,,,,,,,,,,,
+        0000000000000007,3,2026-09-21T14:13:27Z,tcp,1MB.bin,1000000,3c5b492776742690efb6a0f1fd8508693400e2cc,4,,,,0,,,10.0.0.4,50003,1000000,0.083120,96.246391,10.0.0.1,8080,C3,complete,,0.086000,,30,60,,,,,,,,,,,,,,,,,,,,,,,,,,,20,40,30,hold,,,,,,,,,,,,,,,,
+        0000000000000007,4,2026-09-21T14:13:27Z,tcp,1MB.bin,1000000,3c5b492776742690efb6a0f1fd8508693400e2cc,4,,,,0,,,,,,,,,,C4,refused,"wants udp, this session is tcp",,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,20,40,30,hold,,,,,,,,,,,,,,,,
         "#);
         assert_eq!(csv.matches("\r\n").count(), 7);
         assert_eq!(csv.matches('\n').count(), 7);

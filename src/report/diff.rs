@@ -4,14 +4,13 @@
 //! share of the first document's. The skew of a release varies by more than that from run to run,
 //! so it is shown and never counts. Fields that are not compared are ignored.
 
-use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::{Number, Value};
+use serde_json::Value;
 
 use crate::{
     error::{Error, Result},
     report::{
         json,
-        table::{Align, Table, or_dash},
+        table::{Align, ColumnOf, Table, or_dash},
     },
     text::escape,
 };
@@ -35,70 +34,16 @@ struct DiffRow {
     beyond: Option<bool>,
 }
 
-/// The fields of a session document that are compared.
-#[derive(Deserialize)]
-struct SessionFacts {
-    via: String,
-    clients: u64,
-    file: FileFacts,
-    identities: Value,
-    results: Vec<ResultFacts>,
-    global: GlobalFigures,
-    release: ReleaseFigures,
-}
-
-#[derive(Deserialize)]
-struct FileFacts {
-    bytes: u64,
-    sha1: String,
-}
-
-#[derive(Deserialize)]
-struct ResultFacts {
-    outcome: String,
-    verified: Option<bool>,
-}
-
-#[derive(Deserialize)]
-struct GlobalFigures {
-    seconds: Option<Number>,
-    rate_mbit: Option<Number>,
-    seconds_verified: Option<Number>,
-}
-
-#[derive(Deserialize)]
-struct ReleaseFigures {
-    skew_us: Option<Number>,
-}
-
-/// The fields of a study document that are compared.
-#[derive(Deserialize)]
-struct StudyFacts {
-    rows: Vec<StudyRowFacts>,
-}
-
-#[derive(Deserialize)]
-struct StudyRowFacts {
-    #[serde(flatten)]
-    test: StudyTest,
-    verified: bool,
-    makespan_s: Option<MakespanFigures>,
-}
-
 /// What makes two rows of studies the same test.
-#[derive(PartialEq, Deserialize)]
-struct StudyTest {
-    via: String,
-    clients: u64,
-    bytes: u64,
-    rate_nominal_mbit: Number,
-    loss: Number,
-}
+const TEST: [&str; 5] = ["via", "clients", "bytes", "rate_nominal_mbit", "loss"];
 
-#[derive(Deserialize)]
-struct MakespanFigures {
-    median: Option<Number>,
-}
+/// The figures of a session: the name, the place in the document, and whether a change counts.
+const FIGURES: [(&str, &str, bool); 4] = [
+    ("time to last byte, s", "/global/seconds", true),
+    ("global rate, Mbit/s", "/global/rate_mbit", true),
+    ("time to verified, s", "/global/seconds_verified", true),
+    ("release skew, us", "/release/skew_us", false),
+];
 
 impl Difference {
     /// Compares `first` with `second`; figures may differ by `threshold`, a share.
@@ -107,18 +52,15 @@ impl Difference {
     /// A document that is neither a session nor a study, or two that are not of one kind.
     pub fn between(first: &Value, second: &Value, threshold: f64) -> Result<Self> {
         let (schema, other) = (schema_of(first)?, schema_of(second)?);
+        let refuse = |why: String| Err(Error::refused("gatecast", why));
         if schema != other {
-            let why = format!("a {} and a {} do not compare", escape(schema), escape(other));
-            return Err(Error::refused("gatecast", why));
+            return refuse(format!("a {} and a {} do not compare", escape(schema), escape(other)));
         }
         let mut difference = Self { threshold, rows: Vec::new() };
         match schema {
-            json::SCHEMA => difference.compare_sessions(&read(first)?, &read(second)?),
-            "gatecast.study/1" => difference.compare_studies(read(first)?, read(second)?),
-            other => {
-                let why = format!("{} is neither a session nor a study", escape(other));
-                return Err(Error::refused("gatecast", why));
-            }
+            json::SCHEMA => difference.compare_sessions([first, second])?,
+            "gatecast.study/1" => difference.compare_studies(first, second)?,
+            other => return refuse(format!("{} is neither a session nor a study", escape(other))),
         }
         Ok(difference)
     }
@@ -130,93 +72,76 @@ impl Difference {
 
     /// The differences as a table, in `limit` columns of a terminal.
     pub fn to_text(&self, limit: Option<usize>) -> String {
-        let mut table = Table::new(&[
-            ("first", Align::Right, 0),
-            ("second", Align::Right, 0),
-            ("change", Align::Right, 2),
-            ("verdict", Align::Left, 1),
-            ("figure", Align::Left, 0),
-        ]);
-        for row in &self.rows {
-            let mark = row.beyond.map(|beyond| if beyond { "differs" } else { "same" });
-            table.row([
-                row.first.clone(),
-                row.second.clone(),
-                or_dash(row.change.map(|c| format!("{:+.1} %", c * 100.0))),
-                or_dash(mark),
-                row.name.clone(),
-            ]);
-        }
-        table.fitted(limit)
+        let columns: [ColumnOf<DiffRow>; 5] = [
+            ("first", Align::Right, 0, |row| row.first.clone()),
+            ("second", Align::Right, 0, |row| row.second.clone()),
+            ("change", Align::Right, 2, |row| {
+                or_dash(row.change.map(|change| format!("{:+.1} %", change * 100.0)))
+            }),
+            ("verdict", Align::Left, 1, |row| {
+                or_dash(row.beyond.map(|beyond| if beyond { "differs" } else { "same" }))
+            }),
+            ("figure", Align::Left, 0, |row| row.name.clone()),
+        ];
+        Table::of(&columns, &self.rows).fitted(limit)
     }
 
-    fn compare_sessions(&mut self, first: &SessionFacts, second: &SessionFacts) {
-        let both = [first, second];
-        self.fact("via", both.map(|s| &s.via), |via| escape(via));
-        self.fact("clients", both.map(|s| s.clients), |n| n.to_string());
-        self.fact("file bytes", both.map(|s| s.file.bytes), |n| n.to_string());
+    fn compare_sessions(&mut self, both: [&Value; 2]) -> Result<()> {
+        let [first, second] = both;
+        let of_both = |place| Ok::<_, Error>([member(first, place)?, member(second, place)?]);
+        self.fact("via", of_both("/via")?, shown);
+        self.fact("clients", of_both("/clients")?, shown);
+        self.fact("file bytes", of_both("/file/bytes")?, shown);
         // By its beginning: the verdict says whether it is the same.
-        let beginning = |sha1: &String| escape(&sha1.chars().take(12).collect::<String>());
-        self.fact("file SHA-1", both.map(|s| &s.file.sha1), beginning);
-        self.fact("figures", both.map(|s| &s.identities), |identities| match identities {
+        let beginning = |sha1: &Value| shown(sha1).chars().take(12).collect();
+        self.fact("file SHA-1", of_both("/file/sha1")?, beginning);
+        self.fact("figures", of_both("/identities")?, |identities| match identities {
             Value::Array(broken) => format!("{} broken", broken.len()),
-            Value::String(hold) if hold == "hold" => "consistent".to_owned(),
-            other => escape(other.as_str().unwrap_or("-")),
+            hold if hold == "hold" => "consistent".to_owned(),
+            other => shown(other),
         });
-        self.fact("copies proven", both.map(proven), |n| n.to_string());
-        let (one, two) = (&first.global, &second.global);
-        let name = "time to last byte, s";
-        self.figure(name, [&one.seconds, &two.seconds], true);
-        let name = "global rate, Mbit/s";
-        self.figure(name, [&one.rate_mbit, &two.rate_mbit], true);
-        let name = "time to verified, s";
-        self.figure(name, [&one.seconds_verified, &two.seconds_verified], true);
-        let skews = [&first.release.skew_us, &second.release.skew_us];
-        self.figure("release skew, us", skews, false);
+        self.fact("copies proven", [proven(first)?, proven(second)?], |n| n.to_string());
+        for (name, place, counts) in FIGURES {
+            self.figure(name, of_both(place)?, counts)?;
+        }
+        Ok(())
     }
 
-    fn compare_studies(&mut self, first: StudyFacts, mut second: StudyFacts) {
-        for row in first.rows {
-            let place = second.rows.iter().position(|other| other.test == row.test);
-            let other = place.map(|place| second.rows.remove(place));
-            self.compare_rows(&row.test, [Some(&row), other.as_ref()]);
+    fn compare_studies(&mut self, first: &Value, second: &Value) -> Result<()> {
+        let mut others: Vec<&Value> = list(second, "/rows")?.iter().collect();
+        for row in list(first, "/rows")? {
+            let is_same = |other: &&Value| TEST.iter().all(|name| other[*name] == row[*name]);
+            let other = others.iter().position(is_same).map(|place| others.remove(place));
+            self.compare_rows(row, [Some(row), other])?;
         }
-        for row in &second.rows {
-            self.compare_rows(&row.test, [None, Some(row)]);
+        for row in others {
+            self.compare_rows(row, [None, Some(row)])?;
         }
+        Ok(())
     }
 
-    fn compare_rows(&mut self, test: &StudyTest, rows: [Option<&StudyRowFacts>; 2]) {
-        let name = format!(
-            "{} to {}, {} B, {} Mbit/s, loss {}",
-            escape(&test.via),
-            test.clients,
-            test.bytes,
-            test.rate_nominal_mbit,
-            test.loss
-        );
-        let verified = rows.map(|row| row.map(|row| row.verified));
-        self.fact(&format!("{name}: proven"), verified, or_dash);
-        let medians = rows.map(|row| row?.makespan_s.as_ref()?.median.clone());
-        let [one, two] = &medians;
-        self.figure(&format!("{name}: s"), [one, two], true);
+    fn compare_rows(&mut self, test: &Value, rows: [Option<&Value>; 2]) -> Result<()> {
+        let [via, clients, bytes, rate, loss] = TEST.map(|name| shown(&test[name]));
+        let name = format!("{via} to {clients}, {bytes} B, {rate} Mbit/s, loss {loss}");
+        let of_both = |place| rows.map(|row| row.and_then(|row| row.pointer(place)));
+        let of_both = |place| of_both(place).map(|value| value.unwrap_or(&Value::Null));
+        self.fact(&format!("{name}: proven"), of_both("/verified"), shown);
+        self.figure(&format!("{name}: s"), of_both("/makespan_s/median"), true)
     }
 
     fn fact<T: PartialEq>(&mut self, name: &str, values: [T; 2], show: fn(T) -> String) {
-        let same = values[0] == values[1];
+        let beyond = Some(values[0] != values[1]);
         let [first, second] = values.map(show);
-        self.rows.push(DiffRow {
-            name: name.to_owned(),
-            first,
-            second,
-            change: None,
-            beyond: Some(!same),
-        });
+        self.rows.push(DiffRow { name: name.to_owned(), first, second, change: None, beyond });
     }
 
     /// A figure; one that does not count is only shown.
-    fn figure(&mut self, name: &str, values: [&Option<Number>; 2], counts: bool) {
-        let [one, two] = values.map(|value| value.as_ref().and_then(Number::as_f64));
+    fn figure(&mut self, name: &str, values: [&Value; 2], counts: bool) -> Result<()> {
+        if let Some(wrong) = values.iter().find(|value| !value.is_number() && !value.is_null()) {
+            let what = format!("{name}: {} is not a number", shown(wrong));
+            return Err(Error::protocol("the document", what));
+        }
+        let [one, two] = values.map(Value::as_f64);
         let change = one.zip(two).and_then(|(one, two)| {
             if one == two {
                 return Some(0.0);
@@ -229,14 +154,10 @@ impl Difference {
             // Known on one side only, or from nothing to something.
             _ => true,
         };
-        let [first, second] = values.map(|value| or_dash(value.as_ref()));
-        self.rows.push(DiffRow {
-            name: name.to_owned(),
-            first,
-            second,
-            change,
-            beyond: counts.then_some(beyond),
-        });
+        let beyond = counts.then_some(beyond);
+        let [first, second] = values.map(shown);
+        self.rows.push(DiffRow { name: name.to_owned(), first, second, change, beyond });
+        Ok(())
     }
 }
 
@@ -245,14 +166,30 @@ fn schema_of(document: &Value) -> Result<&str> {
     document["schema"].as_str().ok_or_else(missing)
 }
 
-fn read<T: DeserializeOwned>(document: &Value) -> Result<T> {
-    serde_json::from_value(document.clone())
-        .map_err(|error| Error::protocol("the document", escape(&error.to_string())))
+/// What stands at `place` of a document, which is null where it is not known.
+fn member<'a>(document: &'a Value, place: &str) -> Result<&'a Value> {
+    let missing = || Error::protocol("the document", format!("{place} is missing"));
+    document.pointer(place).ok_or_else(missing)
 }
 
-fn proven(session: &SessionFacts) -> usize {
-    let results = session.results.iter();
-    results.filter(|result| result.outcome == "complete" && result.verified == Some(true)).count()
+fn list<'a>(document: &'a Value, place: &str) -> Result<&'a [Value]> {
+    let wrong = || Error::protocol("the document", format!("{place} is not a list"));
+    member(document, place)?.as_array().map(Vec::as_slice).ok_or_else(wrong)
+}
+
+fn proven(session: &Value) -> Result<usize> {
+    let results = list(session, "/results")?.iter();
+    let is_proven = |result: &&Value| result["outcome"] == "complete" && result["verified"] == true;
+    Ok(results.filter(is_proven).count())
+}
+
+/// A value as a cell.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => escape(text),
+        other => escape(&other.to_string()),
+    }
 }
 
 #[cfg(test)]
@@ -261,10 +198,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        report::{
-            json, sample,
-            table::{WIDTH_MIN, width},
-        },
+        report::{json, sample, table::WIDTH_MIN},
+        text::width,
         transfer::{Outcome, Record},
     };
 
@@ -320,6 +255,20 @@ mod tests {
             (t.seconds_server, t.seconds_client) = (None, None);
         });
         assert!(between(&base, &unknown, 100.0).is_beyond(), "a figure that is missing");
+    }
+
+    #[test]
+    fn figure_that_is_no_number_is_refused() {
+        let base = document(&sample::session(1, 3, 80));
+        let mut wrong = base.clone();
+        wrong["global"]["seconds"] = json!("0.1\u{1b}");
+        let error = Difference::between(&base, &wrong, 0.0).expect_err("no number").to_string();
+        let expected = "time to last byte, s: 0.1\\u{1b} is not a number";
+        assert!(error.contains(expected), "{error}");
+        let study = |median: Value| json!({"schema": "gatecast.study/1", "rows": [{"makespan_s": {"median": median}}]});
+        let compared = Difference::between(&study(json!(1.5)), &study(json!([])), 0.0);
+        assert!(compared.expect_err("no number").to_string().contains("[] is not a number"));
+        Difference::between(&study(json!(1.5)), &study(Value::Null), 0.0).expect("unknown");
     }
 
     #[test]

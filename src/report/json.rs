@@ -10,8 +10,11 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::{
     proto::json::{self, Json},
-    report::median_session,
-    transfer::{Counts, Record, Transfer},
+    report::{
+        median_session,
+        why::{Cause, explain},
+    },
+    transfer::{Counts, Evidence, Record, Transfer},
     units::micros,
 };
 
@@ -59,11 +62,16 @@ fn members(json: &mut Json, record: &Record) {
         json.count("skew_us", record.skew_us());
         json.count("skew_client_us", record.skew_client_us());
     });
+    let explanation = explain(record);
     json.list("results", |json| {
-        for transfer in &record.transfers {
-            json.item(|json| result(json, transfer));
+        for (transfer, cause) in record.transfers.iter().zip(&explanation.seats) {
+            json.item(|json| {
+                result(json, transfer);
+                why(json, cause.as_ref());
+            });
         }
     });
+    json.maybe_text("advice", explanation.advice.as_ref());
     let global = record.global();
     json.member("global", |json| {
         json.count("bytes", global.bytes);
@@ -105,6 +113,23 @@ fn result(json: &mut Json, transfer: &Transfer) {
     json.count("first_server_us", transfer.first_server.map(micros));
     for (name, count) in Counts::NAMES.into_iter().zip(transfer.counts.values()) {
         json.count(name, count);
+    }
+    json.member("evidence", |json| {
+        for (name, figure) in Evidence::NAMES.into_iter().zip(transfer.evidence.values()) {
+            json.count(name, figure);
+        }
+    });
+}
+
+/// Why a seat was slow.
+fn why(json: &mut Json, cause: Option<&Cause>) {
+    match cause {
+        None => json.raw("why", "null"),
+        Some(cause) => json.member("why", |json| {
+            json.text("cause", cause.kind.word());
+            json.number("share", Some((cause.share * 1e4).round() / 1e4));
+            json.text("sentence", &cause.sentence);
+        }),
     }
 }
 
@@ -191,9 +216,29 @@ mod tests {
               "jitter_p95_us": null,
               "jitter_p99_us": null,
               "delay_us": null,
-              "delay_max_us": null
+              "delay_max_us": null,
+              "evidence": {
+                "read_us": null,
+                "write_us": null,
+                "hash_us": null,
+                "sync_us": null,
+                "cpu_us": null,
+                "cpu_wait_us": null,
+                "busy_us": null,
+                "rwnd_limited_us": null,
+                "sndbuf_limited_us": null,
+                "segments": null,
+                "segments_again": null,
+                "min_rtt_us": null,
+                "rtt_us": null,
+                "delivery_rate": null,
+                "queued_bytes": null,
+                "paced_us": null
+              },
+              "why": null
             }
           ],
+          "advice": null,
           "global": {
             "bytes": 1000000,
             "seconds": 0.08112,

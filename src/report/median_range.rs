@@ -57,13 +57,18 @@ impl MedianRange {
     }
 }
 
+/// The mean of `values`; `None` without any.
+pub fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let (sum, count) = values.fold((0.0, 0.0), |(sum, count), value| (sum + value, count + 1.0));
+    (count > 0.0).then(|| sum / count)
+}
+
 fn coverage_of_range(count: usize) -> f64 {
     1.0 - 0.5_f64.powi(i32::try_from(count).unwrap_or(i32::MAX) - 1)
 }
 
 /// The rank, from 1, at which the interval of `count` values begins (it ends as many before the
 /// last), and its coverage.
-#[allow(clippy::cast_precision_loss)] // Some hundred thousand at most.
 fn interval(count: usize) -> (usize, f64) {
     let n = count as f64;
     // The chance that exactly k of n tosses of a coin are heads, as a logarithm: for thousands of

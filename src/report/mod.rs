@@ -10,11 +10,13 @@ use crate::{
     error::{Error, Result},
     net::logfile,
     proto::session_log::{Collector, LINE_MAX, LogError},
-    session::{FileInfo, Via},
+    session::Via,
+    text::ShownPath,
     transfer::{Outcome, Record, Transfer},
     units::mbit_per_second,
 };
 
+mod columns;
 pub mod counts;
 pub mod csv;
 #[cfg(feature = "cli")]
@@ -33,6 +35,7 @@ pub mod session_table;
 pub mod table;
 pub mod trials;
 pub mod verdict;
+pub mod why;
 
 /// Reads one session log.
 ///
@@ -45,7 +48,7 @@ pub fn read_log(path: &Path) -> Result<Vec<Record>> {
         collector.push(line).map_err(|error: LogError| error.why)
     })?;
     if let Some(line) = collector.torn() {
-        log::warn!("{}: line {line} is cut before its end; it is left out", path.display());
+        log::warn!("{}: line {line} is cut before its end; it is left out", ShownPath(path));
     }
     let damaged = |error: LogError| logfile::line_error(path, error.line, error.why);
     collector.finish().map_err(damaged)
@@ -61,8 +64,8 @@ pub fn read_logs<P: AsRef<Path>>(paths: &[P]) -> Result<Vec<Record>> {
     for path in paths.iter().map(AsRef::as_ref) {
         for record in read_log(path)? {
             if let Some(earlier) = seen.insert(record.session, path) {
-                let reason = format!("session {} is in {} too", record.session, earlier.display());
-                return Err(Error::refused(path.display(), reason));
+                let reason = format!("session {} is in {} too", record.session, ShownPath(earlier));
+                return Err(Error::refused(ShownPath(path), reason));
             }
             all.push(record);
         }
@@ -129,12 +132,7 @@ pub fn median_session(records: &[Record]) -> Option<&Record> {
 
 /// Mean of the clients' rates by their own clocks, Mbit/s; `None` when no client said its time.
 pub fn mean_client_mbit(record: &Record) -> Option<f64> {
-    let (mut sum, mut count) = (0.0, 0_u32);
-    for rate in client_rates_mbit(record) {
-        sum += rate;
-        count += 1;
-    }
-    (count > 0).then(|| sum / f64::from(count))
+    median_range::mean(client_rates_mbit(record))
 }
 
 /// The clients' rates by their own clocks, Mbit/s: of what is complete, and over raw of what
@@ -147,10 +145,7 @@ fn client_rates_mbit(record: &Record) -> impl Iterator<Item = f64> {
 
 /// The mean of the clients' losses in per cent; `None` where the loss of one client is not known.
 fn mean_loss(record: &Record) -> Option<f64> {
-    let each = losses_of(record)?;
-    #[allow(clippy::cast_precision_loss, reason = "as many as a session has clients")]
-    let mean = each.iter().sum::<f64>() / each.len() as f64;
-    Some(mean)
+    median_range::mean(losses_of(record)?.into_iter())
 }
 
 fn losses_of(record: &Record) -> Option<Vec<f64>> {
@@ -159,11 +154,11 @@ fn losses_of(record: &Record) -> Option<Vec<f64>> {
     each.filter(|each| !each.is_empty())
 }
 
-/// Records of the same file, way and number of clients: repetitions of one test.
-fn repetitions(records: &[Record]) -> Vec<Vec<&Record>> {
-    let key = |record: &Record| -> (FileInfo, Via, u16) {
-        (record.file.clone(), record.via, record.clients)
-    };
+/// The records that have the same `key`, in the order of the first of each.
+fn grouped<'a, K: PartialEq>(
+    records: impl Iterator<Item = &'a Record>,
+    key: fn(&'a Record) -> K,
+) -> Vec<Vec<&'a Record>> {
     let mut groups: Vec<Vec<&Record>> = Vec::new();
     for record in records {
         // A handful of groups: a search costs less than an order on digests would explain.

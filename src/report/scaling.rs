@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 
 use crate::{
     report::{
-        client_rates_mbit, is_measured, is_sound, losses_of, mean_client_mbit, mean_loss,
+        client_rates_mbit, grouped, is_measured, is_sound, losses_of, mean_client_mbit, mean_loss,
         median_range::MedianRange,
         overall,
         plot::{Axis, Chart, Point, Series},
     },
-    session::{FileInfo, Via},
     transfer::Record,
     units::Bytes,
 };
@@ -24,7 +23,8 @@ const RATES_LINEAR_MAX: f64 = 10.0;
 
 /// The global rate and the mean rate of a client against the number of clients, for each way and
 /// file. Points are medians over repeated sessions. Bars span the sessions' global rates, and the
-/// rates of all their clients. Sessions that measured nothing have no points; the subtitle has their number.
+/// rates of all their clients. Sessions that measured nothing have no points; the subtitle has
+/// their number.
 pub fn rates(records: &[Record]) -> Chart {
     let mut rates = chart(
         records,
@@ -52,19 +52,12 @@ pub fn losses(records: &[Record]) -> Chart {
 
 /// One chart of some figures, each named, against the number of clients.
 fn chart(records: &[Record], figures: &[(&str, SessionPoint)], title: &str, unit: &str) -> Chart {
-    let mut groups: Vec<(Via, &FileInfo, Vec<&Record>)> = Vec::new();
-    for record in records.iter().filter(|record| is_measured(record)) {
-        let same = |(via, file, _): &&mut (Via, &FileInfo, Vec<&Record>)| {
-            *via == record.via && **file == record.file
-        };
-        match groups.iter_mut().find(same) {
-            Some((_, _, group)) => group.push(record),
-            None => groups.push((record.via, &record.file, vec![record])),
-        }
-    }
-    let one_file = groups.windows(2).all(|pair| pair[0].1 == pair[1].1);
+    let measured = records.iter().filter(|record| is_measured(record));
+    let groups = grouped(measured, |record| (record.via, &record.file));
+    let one_file = groups.windows(2).all(|pair| pair[0][0].file == pair[1][0].file);
     let mut series = Vec::new();
-    for (via, file, group) in &groups {
+    for group in &groups {
+        let (via, file) = (group[0].via, &group[0].file);
         let of = if one_file {
             via.to_string()
         } else {
@@ -81,7 +74,8 @@ fn chart(records: &[Record], figures: &[(&str, SessionPoint)], title: &str, unit
         }
     }
     let mut subtitle = "points: medians, bars: least to largest".to_owned();
-    if let Some((_, file, _)) = groups.first().filter(|_| one_file) {
+    if let Some(group) = groups.first().filter(|_| one_file) {
+        let file = &group[0].file;
         subtitle = format!("{}, {}; {subtitle}", file.name, Bytes(file.bytes));
     }
     match records.iter().filter(|record| !is_measured(record)).count() {
@@ -149,7 +143,7 @@ fn spans(values: impl Iterator<Item = f64>, ratio: f64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{report::sample, text::FileName};
+    use crate::{report::sample, session::Via, text::FileName};
 
     #[test]
     fn points_are_medians_of_the_repeated_and_bars_hold_all() {

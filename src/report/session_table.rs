@@ -9,8 +9,10 @@ use std::{fmt::Write, time::Duration};
 
 use crate::{
     report::{
+        columns::{self, TransferColumn, When, count},
         complete, counts, table,
-        table::{Align, Column, ROWS_MAX, Table, or_dash},
+        table::{Align, ROWS_MAX, or_dash},
+        why,
     },
     text::escape,
     transfer::{Outcome, Record, Transfer},
@@ -33,26 +35,11 @@ pub fn client_session(record: &Record, rows: Rows, limit: Option<usize>) -> Stri
 fn table_and_summary(record: &Record, rows: Rows, seats: usize, limit: Option<usize>) -> String {
     let mut text = heading(record);
     text.push('\n');
-    let short = rows == Rows::Failures && record.transfers.len() > ROWS_MAX;
-    let failures = || {
-        let failed = |transfer: &&Transfer| success(transfer) == "no";
-        record.transfers.iter().filter(failed)
-    };
-    let has_kept = record.transfers.iter().any(|transfer| transfer.bytes_resumed > 0);
-    let there = |column: &&SessionColumn| has_kept || column.is_always;
-    let columns: Vec<&SessionColumn> = SESSION_COLUMNS.iter().filter(there).collect();
-    let headings: Vec<Column> = columns.iter().map(|column| column.column).collect();
-    let mut table = Table::new(&headings);
-    let mut row = |transfer| table.row(columns.iter().map(|column| (column.cell)(transfer)));
-    if short {
-        failures().take(ROWS_MAX).for_each(row);
-        extremes(record, &columns).into_iter().for_each(|row| table.row(row));
-    } else {
-        record.transfers.iter().for_each(&mut row);
-    }
-    text += &table.fitted(limit);
-    if short {
-        let (failed, all) = (failures().count(), record.transfers.len());
+    let is_failed = |transfer: &Transfer| success(transfer) == "no";
+    text += &columns::filled(record, &SESSION_COLUMNS, rows, is_failed).fitted(limit);
+    if columns::is_short(record, rows) {
+        let all = record.transfers.len();
+        let failed = record.transfers.iter().filter(|transfer| is_failed(transfer)).count();
         let shown = failed.min(ROWS_MAX);
         let _ = writeln!(
             text,
@@ -69,62 +56,36 @@ fn table_and_summary(record: &Record, rows: Rows, seats: usize, limit: Option<us
     table::wrapped(&text, limit)
 }
 
-/// A column of the table of transfers.
-struct SessionColumn {
-    column: Column,
-    cell: fn(&Transfer) -> String,
-    /// What the least, median and largest of are shown, and with how many decimals.
-    figure: Option<(TransferFigure, usize)>,
-    /// There in every session; else only where a client kept bytes of an earlier one.
-    is_always: bool,
-}
-
-/// How a figure of a transfer is read.
-type TransferFigure = fn(&Transfer) -> Option<f64>;
-
 /// In the order of the page and of the CSV. A narrow terminal shows whether the copy arrived, how
-/// fast, and if not why; then what the client counted; then what the server did.
-#[allow(clippy::cast_precision_loss, reason = "exact to 2^53 bytes")]
-const SESSION_COLUMNS: [SessionColumn; 12] = [
-    word(("seat", Align::Right, 0), |t| t.seat.to_string()),
-    word(("success", Align::Right, 0), |t| success(t).to_owned()),
-    SessionColumn {
-        figure: Some((|t| t.bytes_client.map(|bytes| bytes as f64), 0)),
-        ..word(("client\nbytes", Align::Right, 2), |t| or_dash(t.bytes_client))
-    },
-    SessionColumn {
-        figure: Some((|t| Some(t.bytes_resumed as f64), 0)),
-        is_always: false,
-        ..word(("bytes\nkept", Align::Right, 2), |t| t.bytes_resumed.to_string())
-    },
-    SessionColumn {
-        figure: Some((|t| t.seconds_client.map(|s| s.as_secs_f64()), 6)),
-        ..word(("client\nseconds", Align::Right, 3), |t| seconds(t.seconds_client))
-    },
-    SessionColumn {
-        figure: Some((Transfer::rate_client_mbit, 3)),
-        ..word(("client\nMbit/s", Align::Right, 0), |t| or_dash(t.rate_client_mbit().map(mbit)))
-    },
-    word(("client\nport", Align::Right, 6), |t| or_dash(t.client.map(|at| at.port()))),
-    SessionColumn {
-        figure: Some((|t| t.bytes_server.map(|bytes| bytes as f64), 0)),
-        ..word(("server\nbytes", Align::Right, 4), |t| or_dash(t.bytes_server))
-    },
-    SessionColumn {
-        figure: Some((|t| t.seconds_server.map(|s| s.as_secs_f64()), 6)),
-        ..word(("server\nseconds", Align::Right, 5), |t| seconds(t.seconds_server))
-    },
-    word(("server\nport", Align::Right, 7), |t| or_dash(t.server.map(|at| at.port()))),
-    word(("name", Align::Left, 1), |t| escape(&t.name)),
-    word(("outcome", Align::Left, 0), ending),
+/// fast, and if not why; then what the client counted; then what the server did. What was kept of
+/// an earlier session has a column where a client kept something.
+const SESSION_COLUMNS: [TransferColumn; 12] = [
+    TransferColumn::words(("seat", Align::Right, 0), |t| t.seat.to_string()),
+    TransferColumn::words(("success", Align::Right, 0), |t| success(t).to_owned()),
+    figures(("client\nbytes", 2), 0, |t| count(t.bytes_client)),
+    TransferColumn::figures(("bytes\nkept", 2), When::Positive, 0, |t| {
+        count(Some(t.bytes_resumed))
+    }),
+    figures(("client\nseconds", 3), 6, |t| t.seconds_client.map(|s| s.as_secs_f64())),
+    figures(("client\nMbit/s", 0), 3, Transfer::rate_client_mbit),
+    TransferColumn::words(("client\nport", Align::Right, 6), |t| {
+        or_dash(t.client.map(|at| at.port()))
+    }),
+    figures(("server\nbytes", 4), 0, |t| count(t.bytes_server)),
+    figures(("server\nseconds", 5), 6, |t| t.seconds_server.map(|s| s.as_secs_f64())),
+    TransferColumn::words(("server\nport", Align::Right, 7), |t| {
+        or_dash(t.server.map(|at| at.port()))
+    }),
+    TransferColumn::words(("name", Align::Left, 1), |t| escape(&t.name)),
+    TransferColumn::words(("outcome", Align::Left, 0), ending),
 ];
 
-const fn word(column: Column, cell: fn(&Transfer) -> String) -> SessionColumn {
-    SessionColumn { column, cell, figure: None, is_always: true }
-}
-
-fn seconds(span: Option<Duration>) -> String {
-    or_dash(span.map(decimal_seconds))
+const fn figures(
+    heading: (&'static str, u8),
+    decimals: usize,
+    figure: fn(&Transfer) -> Option<f64>,
+) -> TransferColumn {
+    TransferColumn::figures(heading, When::Always, decimals, figure)
 }
 
 fn heading(record: &Record) -> String {
@@ -178,15 +139,6 @@ fn ending(transfer: &Transfer) -> String {
     ending
 }
 
-/// The least, median and largest of each figure; figures of one row need not be of one transfer.
-fn extremes(record: &Record, columns: &[&SessionColumn]) -> [Vec<String>; 3] {
-    let columns = columns[1..].iter().map(|column| {
-        let (figure, decimals) = column.figure?;
-        Some((record.transfers.iter().filter_map(figure).collect(), decimals))
-    });
-    table::extremes(columns.collect())
-}
-
 /// The figures of the whole session, one a line.
 fn summary(record: &Record, seats: usize) -> String {
     let global = record.global();
@@ -197,9 +149,9 @@ fn summary(record: &Record, seats: usize) -> String {
     } else {
         format!(", of the {complete} that are complete")
     };
-    let us = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |us| format!("{us} us"));
+    let us = |value: Option<u64>| or_dash(value.map(|us| format!("{us} us")));
     let span = |span: Option<Duration>| {
-        span.map_or_else(|| "-".to_owned(), |span| format!("{} s{part}", decimal_seconds(span)))
+        or_dash(span.map(|span| format!("{} s{part}", decimal_seconds(span))))
     };
     let rate = match (global.rate_mbit, global.bytes) {
         (Some(rate), Some(bytes)) => {
@@ -224,6 +176,7 @@ fn summary(record: &Record, seats: usize) -> String {
     if record.key {
         lines += "key                 yes\n";
     }
+    lines += &why::lines(record, ROWS_MAX);
     match record.broken_identities().as_slice() {
         [] => lines += "figures are consistent\n",
         broken => {
@@ -397,7 +350,7 @@ mod tests {
                     crate::report::trials::trials(&[record.clone(), record.clone()], Some(limit)),
                 ];
                 for line in tables.iter().flat_map(|text| text.lines()) {
-                    assert!(table::width(line) <= limit, "{limit}: {line}");
+                    assert!(crate::text::width(line) <= limit, "{limit}: {line}");
                 }
             }
         }

@@ -4,7 +4,7 @@
 //! here; the table only keeps one cell from pushing its neighbours off the screen, and every row
 //! within the width of the terminal: a row that the terminal wraps cannot be read.
 
-use crate::report::median_range::MedianRange;
+use crate::text::{self, width};
 
 /// On which side of its column a cell stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +18,9 @@ pub enum Align {
 /// A column: its heading, its side, and its rank. A column of rank 0 is there at any width; of the
 /// others the lowest come first, while there is room.
 pub type Column = (&'static str, Align, u8);
+
+/// A column, and what stands in it for a row of `T`.
+pub type ColumnOf<T> = (&'static str, Align, u8, fn(&T) -> String);
 
 /// A table that grows by rows and is shown by [`Table::fitted`], each line ended.
 #[derive(Clone, Debug)]
@@ -61,6 +64,16 @@ impl Table {
     /// A table without rows. A heading may have several lines.
     pub fn new(columns: &[Column]) -> Self {
         Self { columns: columns.to_vec(), rows: Vec::new() }
+    }
+
+    /// A table with a row for each of `rows`.
+    pub fn of<'a, T: 'a>(columns: &[ColumnOf<T>], rows: impl IntoIterator<Item = &'a T>) -> Self {
+        let headings = columns.iter().map(|&(heading, align, rank, _)| (heading, align, rank));
+        let mut table = Self::new(&headings.collect::<Vec<_>>());
+        for row in rows {
+            table.row(columns.iter().map(|(.., cell)| cell(row)));
+        }
+        table
     }
 
     /// Adds a row.
@@ -169,30 +182,7 @@ impl Table {
 
 /// `text` with its lines broken at blanks where they are longer than `limit`.
 pub fn wrapped(text: &str, limit: Option<usize>) -> String {
-    let limit = limit.unwrap_or(usize::MAX).max(WIDTH_MIN);
-    let mut all = String::new();
-    for line in text.lines() {
-        let (mut rest, mut indent) = (line, "");
-        while width(indent) + width(rest) > limit {
-            let mut taken = width(indent);
-            let (mut blank, mut end) = (None, 0);
-            for (at, ch) in rest.char_indices() {
-                taken += width(ch.encode_utf8(&mut [0; 4]));
-                if ch == ' ' && !rest[..at].trim().is_empty() {
-                    blank = Some(at);
-                }
-                if taken > limit {
-                    break;
-                }
-                end = at + ch.len_utf8();
-            }
-            let (here, next) = rest.split_at(blank.unwrap_or(end));
-            all.extend([indent, here.trim_end(), "\n"]);
-            (rest, indent) = (next.trim_start(), INDENT);
-        }
-        all.extend([indent, rest, "\n"]);
-    }
-    all
+    text::wrapped(text, limit.unwrap_or(usize::MAX).max(WIDTH_MIN), INDENT)
 }
 
 /// A value as a cell; `-` where there is none.
@@ -200,55 +190,16 @@ pub fn or_dash(value: Option<impl ToString>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
-/// Three rows with the least, median and largest value of each column; their names are the first
-/// cell. `columns` has the other columns: their values and the decimals that these are shown with,
-/// or `None` for a column of empty cells.
-pub(super) fn extremes(columns: Vec<Option<(Vec<f64>, usize)>>) -> [Vec<String>; 3] {
-    let mut rows = ["low", "median", "high"].map(|name| vec![name.to_owned()]);
-    for column in columns {
-        let values = column.map(|(values, decimals)| {
-            let range = MedianRange::of(values);
-            let cell = |pick: fn(MedianRange) -> f64| {
-                or_dash(range.map(|range| format!("{:.decimals$}", pick(range))))
-            };
-            [cell(|range| range.low), cell(|range| range.median), cell(|range| range.high)]
-        });
-        for (row, cell) in rows.iter_mut().zip(values.unwrap_or_default()) {
-            row.push(cell);
-        }
-    }
-    rows
-}
-
 /// Cuts `text` to `limit` columns, and ends it with `end`. True when it was longer.
-fn clip(text: &mut String, limit: usize, end: &str) -> bool {
+pub(super) fn clip(text: &mut String, limit: usize, end: &str) -> bool {
     if width(text) <= limit {
         return false;
     }
-    while width(text) > limit - end.len() {
+    while width(text) > limit.saturating_sub(width(end)) {
         text.pop();
     }
     text.push_str(end);
     true
-}
-
-/// The columns of a terminal that `text` takes. Counts what names are really made of: accents
-/// that stand on the letter before, East Asian letters and pictures that take two.
-pub(crate) fn width(text: &str) -> usize {
-    let wide = |ch: char| match ch {
-        '\u{300}'..='\u{36f}' | '\u{fe00}'..='\u{fe0f}' => 0,
-        '\u{1100}'..='\u{115f}'
-        | '\u{2e80}'..='\u{a4cf}'
-        | '\u{ac00}'..='\u{d7a3}'
-        | '\u{f900}'..='\u{faff}'
-        | '\u{fe30}'..='\u{fe6f}'
-        | '\u{ff00}'..='\u{ff60}'
-        | '\u{ffe0}'..='\u{ffe6}'
-        | '\u{1f300}'..='\u{1faff}'
-        | '\u{20000}'..='\u{3fffd}' => 2,
-        _ => 1,
-    };
-    text.chars().map(wide).sum()
 }
 
 #[cfg(test)]

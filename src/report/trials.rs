@@ -4,65 +4,52 @@ use std::fmt::Write;
 
 use crate::{
     report::{
-        complete, is_measured, mean_client_mbit, mean_loss,
+        complete, grouped, is_measured, mean_client_mbit, mean_loss,
         median_range::MedianRange,
-        overall, repetitions,
+        overall,
         session_table::{mbit, released},
-        table::{Align, Table, or_dash, wrapped},
+        table::{Align, ColumnOf, Table, or_dash, wrapped},
     },
     transfer::Record,
     units::{Bytes, decimal_seconds},
 };
 
+/// The heading of the mean loss.
+const LOST: &str = "lost\n%";
+
 /// Many sessions: the table of tests, a row each, then for those that were repeated the medians
 /// with their ranges, then every number that does not add up; in `limit` columns of a terminal.
 pub fn trials(records: &[Record], limit: Option<usize>) -> String {
+    let mut columns: Vec<ColumnOf<(usize, &Record)>> = vec![
+        ("test", Align::Right, 0, |(test, _)| test.to_string()),
+        ("date", Align::Left, 4, |(_, r)| or_dash(released(r))),
+        ("via", Align::Left, 1, |(_, r)| r.via.to_string()),
+        ("file", Align::Left, 1, |(_, r)| r.file.name.to_string()),
+        ("size", Align::Right, 3, |(_, r)| Bytes(r.file.bytes).to_string()),
+        ("clients", Align::Right, 0, |(_, r)| r.clients.to_string()),
+        ("whole", Align::Right, 5, |(_, r)| complete(r).to_string()),
+        ("verified", Align::Right, 0, |(_, r)| r.proven().to_string()),
+        ("slowest\ns", Align::Right, 0, |(_, r)| {
+            or_dash(overall(r).map(|(slowest, _)| decimal_seconds(slowest)))
+        }),
+        ("global\nMbit/s", Align::Right, 0, |(_, r)| {
+            or_dash(overall(r).map(|(_, rate)| mbit(rate)))
+        }),
+        ("mean client\nMbit/s", Align::Right, 2, |(_, r)| or_dash(mean_client_mbit(r).map(mbit))),
+        (LOST, Align::Right, 1, |(_, r)| or_dash(mean_loss(r).map(|loss| format!("{loss:.3}")))),
+        ("skew\nus", Align::Right, 3, |(_, r)| or_dash(r.skew_us())),
+        ("figures", Align::Left, 0, |(_, r)| {
+            if r.broken_identities().is_empty() { "consistent" } else { "INVALID" }.to_owned()
+        }),
+    ];
     // A column only where datagrams are counted.
     let counted = records.iter().any(|r| mean_loss(r).is_some());
-    let mut headings = vec![
-        ("test", Align::Right, 0),
-        ("date", Align::Left, 4),
-        ("via", Align::Left, 1),
-        ("file", Align::Left, 1),
-        ("size", Align::Right, 3),
-        ("clients", Align::Right, 0),
-        ("whole", Align::Right, 5),
-        ("verified", Align::Right, 0),
-        ("slowest\ns", Align::Right, 0),
-        ("global\nMbit/s", Align::Right, 0),
-        ("mean client\nMbit/s", Align::Right, 2),
-        ("skew\nus", Align::Right, 3),
-        ("figures", Align::Left, 0),
-    ];
-    if counted {
-        headings.insert(headings.len() - 2, ("lost\n%", Align::Right, 1));
-    }
-    let mut table = Table::new(&headings);
+    columns.retain(|&(heading, ..)| counted || heading != LOST);
+    let tests: Vec<(usize, &Record)> = (1..).zip(records).collect();
+    let table = Table::of(&columns, &tests);
     let mut invalid = String::new();
-    for (test, record) in (1..).zip(records) {
-        let overall = overall(record);
-        let broken = record.broken_identities();
-        let mut row = vec![
-            test.to_string(),
-            or_dash(released(record)),
-            record.via.to_string(),
-            record.file.name.to_string(),
-            Bytes(record.file.bytes).to_string(),
-            record.clients.to_string(),
-            complete(record).to_string(),
-            record.proven().to_string(),
-            or_dash(overall.map(|(slowest, _)| decimal_seconds(slowest))),
-            or_dash(overall.map(|(_, rate)| mbit(rate))),
-            or_dash(mean_client_mbit(record).map(mbit)),
-            or_dash(record.skew_us()),
-            if broken.is_empty() { "consistent" } else { "INVALID" }.to_owned(),
-        ];
-        if counted {
-            let lost = mean_loss(record).map(|loss| format!("{loss:.3}"));
-            row.insert(row.len() - 2, or_dash(lost));
-        }
-        table.row(row);
-        for sentence in broken {
+    for (test, record) in tests {
+        for sentence in record.broken_identities() {
             let _ = writeln!(invalid, "INVALID: test {test}, {sentence}");
         }
     }
@@ -81,53 +68,49 @@ pub fn trials(records: &[Record], limit: Option<usize>) -> String {
 /// A row for each test that was run more than once; of its runs only the sound ones count, for
 /// the others have figures of fewer clients.
 fn medians(records: &[Record]) -> Table {
-    let mut table = Table::new(&[
-        ("via", Align::Left, 0),
-        ("file", Align::Left, 2),
-        ("clients", Align::Right, 0),
-        ("runs", Align::Right, 1),
-        ("slowest s", Align::Right, 0),
-        ("global Mbit/s", Align::Right, 1),
-        ("mean client Mbit/s", Align::Right, 2),
-    ]);
-    let spread =
-        |runs: &[&Record], shown: fn(f64) -> String, figure: fn(&Record) -> Option<f64>| {
-            let spread = MedianRange::of(runs.iter().filter_map(|record| figure(record)));
-            or_dash(spread.map(|spread| {
-                let [median, low, high] = [spread.median, spread.low, spread.high].map(shown);
-                format!("{median} ({low} to {high})")
-            }))
-        };
-    for runs in repetitions(records).iter().filter(|runs| runs.len() > 1) {
-        let first = runs[0];
-        let sound: Vec<&Record> = runs.iter().copied().filter(|run| is_measured(run)).collect();
-        table.row([
-            first.via.to_string(),
-            first.file.name.to_string(),
-            first.clients.to_string(),
-            of_all(sound.len(), runs.len()),
-            spread(
-                &sound,
-                |s| format!("{s:.4}"),
-                |record| overall(record).map(|(slowest, _)| slowest.as_secs_f64()),
-            ),
-            spread(&sound, tenths, |record| overall(record).map(|(_, rate)| rate)),
-            spread(&sound, tenths, mean_client_mbit),
-        ]);
-    }
-    table
+    // Repetitions of one test.
+    let tests = grouped(records.iter(), |run| (&run.file, run.via, run.clients));
+    let repeated = tests.iter().filter(|runs| runs.len() > 1);
+    let columns: [ColumnOf<Vec<&Record>>; 7] = [
+        ("via", Align::Left, 0, |runs| runs[0].via.to_string()),
+        ("file", Align::Left, 2, |runs| runs[0].file.name.to_string()),
+        ("clients", Align::Right, 0, |runs| runs[0].clients.to_string()),
+        ("runs", Align::Right, 1, |runs| match measured(runs).count() {
+            all if all == runs.len() => all.to_string(),
+            some => format!("{some} of {}", runs.len()),
+        }),
+        ("slowest s", Align::Right, 0, |runs| {
+            let shown = |seconds| format!("{seconds:.4}");
+            spread(runs, shown, |run| Some(overall(run)?.0.as_secs_f64()))
+        }),
+        ("global Mbit/s", Align::Right, 1, |runs| {
+            spread(runs, tenths, |run| Some(overall(run)?.1))
+        }),
+        ("mean client Mbit/s", Align::Right, 2, |runs| spread(runs, tenths, mean_client_mbit)),
+    ];
+    Table::of(&columns, repeated)
+}
+
+/// The runs whose figures are of all clients.
+fn measured<'a>(runs: &[&'a Record]) -> impl Iterator<Item = &'a Record> {
+    runs.iter().copied().filter(|run| is_measured(run))
+}
+
+/// The median of a figure over the measured ones of `runs`, and its range.
+fn spread(
+    runs: &[&Record],
+    shown: fn(f64) -> String,
+    figure: fn(&Record) -> Option<f64>,
+) -> String {
+    or_dash(MedianRange::of(measured(runs).filter_map(figure)).map(|spread| {
+        let [median, low, high] = [spread.median, spread.low, spread.high].map(shown);
+        format!("{median} ({low} to {high})")
+    }))
 }
 
 /// A range has three figures, and a decimal of each is enough to compare runs by.
 fn tenths(figure: f64) -> String {
     format!("{figure:.1}")
-}
-
-fn of_all(some: usize, all: usize) -> String {
-    if some == all {
-        return all.to_string();
-    }
-    format!("{some} of {all}")
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::{
 use crate::{
     client::{self, ClientReport},
     error::Error,
-    text::escape,
+    text::{escape, some_of},
     transfer::{Outcome, Record, Transfer},
 };
 
@@ -120,13 +120,22 @@ pub fn line_of_session(record: &Record, seats: usize, verdict: Option<Verdict>) 
         let held: BTreeSet<_> =
             record.transfers.iter().filter(is_proven).map(|transfer| transfer.seat).collect();
         // A seat whose first client left may have gone to another, who has the copy.
-        let failed = || record.transfers.iter().filter(|transfer| !held.contains(&transfer.seat));
+        let unproven = || record.transfers.iter().filter(|transfer| !held.contains(&transfer.seat));
+        let failed = unproven().filter(|transfer| !transfer.is_absent());
+        // A client that left the muster and did not come again has a row for each.
+        let left: BTreeSet<_> = failed.clone().map(|transfer| transfer.seat).collect();
+        let mut absent: Vec<_> = unproven().filter(|transfer| transfer.is_absent()).collect();
+        absent.retain(|row| !left.contains(&row.seat));
         let seats_taken: BTreeSet<_> = record.transfers.iter().map(|t| t.seat).collect();
         let missing = match record.released_at {
             Some(_) => seats.saturating_sub(seats_taken.len()),
             None => 0,
         };
-        why = reasons(failed().map(reason), missing);
+        why = reasons(failed.map(reason), missing + absent.len());
+        if !absent.is_empty() {
+            let names = absent.into_iter().map(|transfer| transfer.name.as_str());
+            why.push_str(&format!(": {}", some_of(names, NAMES_ROOM)));
+        }
         if why.is_empty() {
             why.push_str("the gate did not open");
         }
@@ -163,6 +172,9 @@ fn shared(known: &str, other: &str) -> usize {
     let colon = known.get(..same).and_then(|same| same.rfind(": "));
     colon.filter(|_| known != other).unwrap_or(known.len())
 }
+
+/// Bytes of the names of those who are missing in such a line; the table has all.
+const NAMES_ROOM: usize = 200;
 
 /// Most kinds of failure that one line names.
 const KINDS_MAX: usize = 3;
@@ -220,7 +232,7 @@ mod tests {
         proto::native::Offer,
         session::{FileInfo, SeatId, SessionId, Via},
         text::FileName,
-        transfer::Transfer,
+        transfer::{ABSENT, Transfer},
     };
 
     use super::*;
@@ -292,8 +304,10 @@ mod tests {
                 session: invalid.session,
                 seat: transfer.seat,
                 clients: 2,
+                run: None,
                 via: invalid.via,
                 file: invalid.file.clone(),
+                tree: None,
             }),
             transfer: Some(transfer.clone()),
             ..end(None, true)
@@ -350,6 +364,22 @@ mod tests {
         left.transfers[2].name = "\u{1b}".to_owned();
         left.transfers[2].fail(Outcome::Cut, "\u{1b}[2J");
         assert!(!of(&left).contains('\u{1b}'), "what a client says is escaped");
+
+        let mut roster = record(&[(Outcome::TimedOut, None); 4], 5, true);
+        roster.transfers.iter_mut().for_each(|row| row.fail(Outcome::TimedOut, ABSENT));
+        assert_eq!(
+            of(&roster),
+            "FAILED: 0 of 5 copies proven (exit 4): 5 clients missing: c, c, c, c\n"
+        );
+        roster.transfers[0].fail(Outcome::Cut, "it is full");
+        roster.transfers[1].name = "\u{1b}".to_owned();
+        roster.transfers.push(roster.transfers[3].clone());
+        roster.transfers[4].fail(Outcome::Refused, "left before the release");
+        assert_eq!(
+            of(&roster),
+            "FAILED: 0 of 5 copies proven (exit 4): 1 client: it is full; 1 client: left before \
+             the release; 3 clients missing: \\u{1b}, c\n"
+        );
 
         let mut lossy = record(&[(Outcome::Cut, None); 3], 3, true);
         for (lost, row) in (78..).zip(&mut lossy.transfers) {

@@ -30,7 +30,7 @@ pub struct Admission {
 
 /// A session's descriptors, until this is dropped.
 #[derive(Debug)]
-pub struct SessionDescriptors(Arc<Admission>);
+pub struct SessionDescriptors(Arc<Admission>, usize);
 
 /// Most connections at once, whatever the limit of descriptors.
 pub const CONNECTIONS_MAX: usize = 12_000;
@@ -81,11 +81,13 @@ impl Admission {
         self.lock().join(peer, clock::now())
     }
 
-    /// Descriptors for a session that is to begin; `None` where no connection can be closed for it.
-    pub fn hold(self: &Arc<Self>) -> Option<SessionDescriptors> {
+    /// Descriptors for a session that is to begin, and `more` for the files that it reads at once;
+    /// `None` where no connection can be closed for it.
+    pub fn hold(self: &Arc<Self>, more: usize) -> Option<SessionDescriptors> {
+        let count = SESSION_DESCRIPTORS + more;
         for _ in 0..EVICTIONS_MAX {
-            if self.lock().hold(SESSION_DESCRIPTORS) {
-                return Some(SessionDescriptors(Arc::clone(self)));
+            if self.lock().hold(count) {
+                return Some(SessionDescriptors(Arc::clone(self), count));
             }
             self.evict();
             self.wait_for_one_less();
@@ -169,7 +171,7 @@ impl Admission {
 
 impl Drop for SessionDescriptors {
     fn drop(&mut self) {
-        self.0.lock().give_back(SESSION_DESCRIPTORS);
+        self.0.lock().give_back(self.1);
         self.0.left.notify_all();
     }
 }
@@ -227,10 +229,10 @@ mod tests {
     #[test]
     fn session_gives_its_descriptors_back() {
         let admission = Admission::new(PlaceLimits { connections: 1, descriptors: 8, spare: 4 });
-        let (one, two) = (admission.hold(), admission.hold());
+        let (one, two) = (admission.hold(0), admission.hold(0));
         assert!(one.is_some() && two.is_some());
-        assert!(admission.hold().is_none());
+        assert!(admission.hold(0).is_none());
         drop(one);
-        assert!(admission.hold().is_some());
+        assert!(admission.hold(0).is_some());
     }
 }

@@ -15,12 +15,14 @@ use crate::{
         catalog::Catalog,
         config::ServerConfig,
         conversation,
+        downloads::Downloads,
         echo::EchoLimits,
         listener::{Connection, ConnectionHandler, Listener},
         lobby::Lobby,
         session_log::{LogHandle, SessionLogger},
         transport::Transport,
     },
+    text::debug_fields,
     transfer::Record,
 };
 
@@ -28,12 +30,14 @@ use crate::{
 pub type GreetingHandler = Arc<dyn Fn(Connection, &Arc<Lobby>) + Send + Sync>;
 
 /// A server being put together.
+#[must_use]
 pub struct ServerCoreBuilder {
     settings: ServerConfig,
     catalog: Catalog,
     log_dir: Option<PathBuf>,
     transports: Vec<Box<dyn Transport>>,
     services: Vec<(Greeting, GreetingHandler)>,
+    downloads: Arc<Downloads>,
 }
 
 /// A server at work.
@@ -56,6 +60,7 @@ impl ServerCoreBuilder {
             conversation::serve(connection, lobby, &offered, &echoes);
         });
         Self {
+            downloads: Downloads::new(settings.rate),
             settings,
             catalog,
             log_dir: None,
@@ -69,27 +74,29 @@ impl ServerCoreBuilder {
         &self.settings
     }
 
+    /// What it will send outside of sessions.
+    pub fn downloads(&self) -> Arc<Downloads> {
+        Arc::clone(&self.downloads)
+    }
+
     /// The offered files.
     pub fn catalog(&self) -> &Catalog {
         &self.catalog
     }
 
     /// Writes a session log for each session into `folder`.
-    #[must_use]
     pub fn log_to(mut self, folder: impl Into<PathBuf>) -> Self {
         self.log_dir = Some(folder.into());
         self
     }
 
     /// Adds a way of sending.
-    #[must_use]
     pub fn transport(mut self, transport: Box<dyn Transport>) -> Self {
         self.transports.push(transport);
         self
     }
 
     /// Adds what serves the clients of `greeting`.
-    #[must_use]
     pub fn handler(mut self, greeting: Greeting, service: GreetingHandler) -> Self {
         self.services.push((greeting, service));
         self
@@ -167,8 +174,4 @@ impl ServerCore {
     }
 }
 
-impl std::fmt::Debug for ServerCoreBuilder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Host").field("settings", &self.settings).finish_non_exhaustive()
-    }
-}
+debug_fields!(ServerCoreBuilder, settings);

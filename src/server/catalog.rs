@@ -9,7 +9,7 @@ use std::{
     collections::BTreeMap,
     fs,
     fs::{File, Metadata},
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
     sync::{
         Arc, Mutex, Weak,
         atomic::{AtomicU64, Ordering},
@@ -17,13 +17,19 @@ use std::{
 };
 
 use crate::{
-    digest::{Digest, HASH_BUF, Hasher},
+    digest::{Digest, Hasher},
     error::{Error, Result},
-    net::{copy, lock, plain_file},
+    net::{lock, plain_file},
     proto::native::FILES_MAX,
+    server::{
+        source::{Identity, SourcePlace, Tree, hash},
+        tree::Listing,
+    },
     session::FileInfo,
-    text::{FileName, choice, escape},
+    text::{FileName, ShownPath, choice, escape_path},
 };
+
+pub use crate::server::source::{Source, TREE_OPEN_MAX};
 
 /// The offered files, by name.
 #[derive(Debug, Default)]
@@ -38,6 +44,8 @@ struct Offered {
     path: PathBuf,
     /// Held while the digest is computed, so that all who ask wait for one computation.
     known: Mutex<Option<Known>>,
+    /// A folder that is offered as one thing: what is known of it.
+    tree: Option<Mutex<Option<Arc<Tree>>>>,
 }
 
 /// What is known of an offered file as it last was.
@@ -49,27 +57,8 @@ struct Known {
     file: Weak<File>,
 }
 
-/// A file opened to be sent.
-#[derive(Debug)]
-pub struct Source {
-    /// What is sent.
-    pub info: FileInfo,
-    /// Open for reading; its own offset is never used.
-    pub file: Arc<File>,
-    path: PathBuf,
-    identity: Identity,
-}
-
 /// Told how far a digest has come: the file, its size and the bytes done.
 pub type HashProgress<'a> = &'a (dyn Fn(&FileName, u64, u64) + Sync);
-
-/// What must stay the same for a file to be the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Identity {
-    bytes: u64,
-    modified_ns: i128,
-    node: (u64, u64),
-}
 
 impl Catalog {
     /// Offers each of `paths`: a file by its own name, a folder by the names of the regular files
@@ -81,58 +70,77 @@ impl Catalog {
         let mut catalog = Self::default();
         for path in paths {
             let path = path.as_ref();
-            let metadata = fs::metadata(path).map_err(Error::io("offer", path.display()))?;
+            let folder = ShownPath(path);
+            let metadata = fs::metadata(path).map_err(Error::io("offer", folder))?;
             if !metadata.is_dir() {
                 catalog.add(path, &metadata)?;
                 continue;
             }
-            let entries =
-                fs::read_dir(path).map_err(Error::io("list the folder", path.display()))?;
+            let entries = fs::read_dir(path).map_err(Error::io("list the folder", folder))?;
             let mut subfolder = None;
             for entry in entries {
-                let entry = entry.map_err(Error::io("list the folder", path.display()))?;
+                let entry = entry.map_err(Error::io("list the folder", folder))?;
+                let path = entry.path();
                 // A link in a folder may lead anywhere; whoever wants its target names it.
-                let kind = entry.file_type().map_err(Error::io("offer", entry.path().display()))?;
+                let kind = entry.file_type().map_err(Error::io("offer", ShownPath(&path)))?;
                 let is_hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
                 if kind.is_file() && !is_hidden {
                     let metadata =
-                        entry.metadata().map_err(Error::io("offer", entry.path().display()))?;
-                    catalog.add(&entry.path(), &metadata)?;
+                        entry.metadata().map_err(Error::io("offer", ShownPath(&path)))?;
+                    catalog.add(&path, &metadata)?;
                 }
                 if kind.is_dir() && !is_hidden && subfolder.is_none() {
-                    subfolder = Some(entry.path());
+                    subfolder = Some(path);
                 }
             }
-            if let Some(folder) = subfolder.filter(|_| !catalog.files.is_empty()) {
-                let (of, at) = (path.display().to_string(), folder.display().to_string());
-                let (of, at) = (escape(&of), escape(&at));
+            if let Some(path) = subfolder.filter(|_| !catalog.files.is_empty()) {
+                let at = ShownPath(&path);
                 log::warn!(
-                    "'{of}' is offered without its subfolders; name '{at}' to offer its files"
+                    "'{folder}' is offered without its subfolders; name '{at}' to offer its files"
                 );
             }
         }
         Ok(catalog)
     }
 
-    fn add(&mut self, path: &Path, metadata: &Metadata) -> Result<()> {
-        if !metadata.is_file() {
-            return Err(Error::refused(path.display(), "it is not a regular file"));
+    /// Offers the folder at `path` as one thing, under its last name.
+    ///
+    /// # Errors
+    /// It is no folder, or as in [`Catalog::offer`].
+    pub fn offer_tree(&mut self, path: &Path) -> Result<()> {
+        let metadata = fs::metadata(path).map_err(Error::io("offer", ShownPath(path)))?;
+        if !metadata.is_dir() {
+            let reason = "it is not a folder; name it without --tree";
+            return Err(Error::refused(ShownPath(path), reason));
         }
-        let real = fs::canonicalize(path).map_err(Error::io("offer", path.display()))?;
-        let name = path
+        self.add(path, &metadata)
+    }
+
+    /// Whether `name` is a folder that is offered as one thing.
+    pub fn is_tree(&self, name: &FileName) -> bool {
+        self.files.get(name).is_some_and(|offered| offered.tree.is_some())
+    }
+
+    fn add(&mut self, path: &Path, metadata: &Metadata) -> Result<()> {
+        if !metadata.is_file() && !metadata.is_dir() {
+            return Err(Error::refused(ShownPath(path), "it is not a regular file"));
+        }
+        let real = fs::canonicalize(path).map_err(Error::io("offer", ShownPath(path)))?;
+        // `.` has a name too, elsewhere.
+        let is_named = matches!(path.components().next_back(), Some(Component::Normal(_)));
+        let name = (if is_named { path } else { &real })
             .file_name()
             .and_then(|name| name.to_str())
-            .ok_or_else(|| Error::refused(path.display(), "its name is not UTF-8"))?;
-        let name = FileName::new(name).map_err(|error| {
-            Error::refused(escape(&path.display().to_string()), error.to_string())
-        })?;
+            .ok_or_else(|| Error::refused(ShownPath(path), "its name is not UTF-8"))?;
+        let name = FileName::new(name)
+            .map_err(|error| Error::refused(escape_path(path), error.to_string()))?;
         if self.files.len() == FILES_MAX {
-            return Err(Error::refused(path.display(), format!("more than {FILES_MAX} files")));
+            return Err(Error::refused(ShownPath(path), format!("more than {FILES_MAX} files")));
         }
-        let offered = Offered { path: real, known: Mutex::default() };
+        let tree = metadata.is_dir().then(Mutex::default);
+        let offered = Offered { path: real, known: Mutex::default(), tree };
         if let Some(other) = self.files.insert(name, offered) {
-            let (one, two) =
-                (escape(&other.path.display().to_string()), escape(&path.display().to_string()));
+            let (one, two) = (escape_path(&other.path), escape_path(path));
             return Err(Error::Usage {
                 what: format!("{one} and {two} have the same name; rename one"),
             });
@@ -160,24 +168,48 @@ impl Catalog {
             let reason = format!("the file '{name}' is not offered here; name one of {names}");
             Error::refused("the server", reason)
         };
-        let Offered { path, known } = self.files.get(name).ok_or_else(unknown)?;
+        let Offered { path, known, tree } = self.files.get(name).ok_or_else(unknown)?;
+        let teller = |bytes, reads| {
+            let done = AtomicU64::new(0);
+            move |read| {
+                let done = done.fetch_add(read, Ordering::Relaxed) + read;
+                progress(name, bytes, done / reads);
+            }
+        };
+        if let Some(known) = tree {
+            let mut known = lock(known);
+            let listing = Listing::of(path)?;
+            let same = known.as_ref().filter(|tree| listing.is_of(tree)).cloned();
+            let tree = match same {
+                Some(tree) => tree,
+                None => {
+                    let tell = teller(listing.bytes(), 2);
+                    listing.hash(path, tell)?
+                }
+            };
+            *known = Some(Arc::clone(&tree));
+            drop(known);
+            let info =
+                FileInfo { name: name.clone(), bytes: tree.manifest.bytes(), sha1: tree.sha1 };
+            return Ok(Source { info, file: tree.storage(), origin: SourcePlace::Tree(tree) });
+        }
         let mut known = lock(known);
         let (identity, file) = open(path, known.as_ref())?;
+        let storage = file.clone().into();
         let sha1 = match known.as_ref().filter(|known| known.identity == identity) {
             Some(known) => known.sha1,
             None => {
-                let done = AtomicU64::new(0);
-                let tell = |bytes| {
-                    progress(name, identity.bytes, done.fetch_add(bytes, Ordering::Relaxed) + bytes)
-                };
-                let at = escape(&path.display().to_string());
-                digest_of(&file, identity.bytes, tell).map_err(|stop| changed_or_io(stop, &at))?
+                let (at, mut hasher) = (escape_path(path), Hasher::default());
+                let tell = teller(identity.bytes, 1);
+                hash(&storage, identity.bytes, &mut hasher, &at, tell)?;
+                hasher.finish()
             }
         };
         *known = Some(Known { identity, sha1, file: Arc::downgrade(&file) });
         drop(known);
         let info = FileInfo { name: name.clone(), bytes: identity.bytes, sha1 };
-        let source = Source { info, file, path: path.clone(), identity };
+        let origin = SourcePlace::File { path: path.clone(), identity };
+        let source = Source { info, file: storage, origin };
         source.unchanged()?;
         Ok(source)
     }
@@ -185,109 +217,19 @@ impl Catalog {
 
 /// Opens the regular file at `path`, or shares it where it is open and still the `known` one.
 fn open(path: &Path, known: Option<&Known>) -> Result<(Identity, Arc<File>)> {
-    let at = || escape(&path.display().to_string());
+    let at = ShownPath(path);
     // What is there now: the known file may have been replaced by another.
-    let there = fs::symlink_metadata(path).map_err(Error::io("open the file", at()))?;
+    let there = fs::symlink_metadata(path).map_err(Error::io("open the file", at))?;
     let identity = Identity::of(&there);
     let shared = known.filter(|known| known.identity == identity).and_then(|k| k.file.upgrade());
     if let Some(file) = shared.filter(|_| there.is_file()) {
         return Ok((identity, file));
     }
-    if let Some(file) = plain_file::open(path).map_err(Error::io("open the file", at()))? {
-        let metadata = file.metadata().map_err(Error::io("look at the file", at()))?;
+    if let Some(file) = plain_file::open(path).map_err(Error::io("open the file", at))? {
+        let metadata = file.metadata().map_err(Error::io("look at the file", at))?;
         return Ok((Identity::of(&metadata), Arc::new(file)));
     }
-    Err(Error::refused(at(), "it is not a regular file"))
-}
-
-impl Source {
-    /// Checks that the file is still the one that was offered.
-    ///
-    /// A file that was replaced by another of its name is: what was opened is still whole.
-    ///
-    /// # Errors
-    /// [`Error::SourceChanged`], with what changed.
-    pub fn unchanged(&self) -> Result<()> {
-        let at = escape(&self.path.display().to_string());
-        let metadata = self.file.metadata().map_err(Error::io("look at the file", &at))?;
-        let now = Identity::of(&metadata);
-        let what = match now.bytes.cmp(&self.identity.bytes) {
-            std::cmp::Ordering::Less => {
-                format!("truncated from {} to {} bytes", self.identity.bytes, now.bytes)
-            }
-            std::cmp::Ordering::Greater => {
-                format!("grown from {} to {} bytes", self.identity.bytes, now.bytes)
-            }
-            std::cmp::Ordering::Equal if now.modified_ns != self.identity.modified_ns => {
-                "written to".to_owned()
-            }
-            std::cmp::Ordering::Equal => return Ok(()),
-        };
-        Err(Error::SourceChanged { at, what: format!("the source changed: {what}") })
-    }
-
-    /// What has changed, as the reason of a row or a message; clients need not know the path.
-    pub fn change(&self) -> Option<String> {
-        match self.unchanged() {
-            Ok(()) => None,
-            Err(Error::SourceChanged { what, .. }) => Some(what),
-            Err(other) => Some(other.to_string()),
-        }
-    }
-}
-
-impl Identity {
-    fn of(metadata: &Metadata) -> Self {
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::MetadataExt;
-            Self {
-                bytes: metadata.len(),
-                modified_ns: i128::from(metadata.mtime()) * 1_000_000_000
-                    + i128::from(metadata.mtime_nsec()),
-                node: (metadata.dev(), metadata.ino()),
-            }
-        }
-        #[cfg(not(unix))]
-        {
-            let since = metadata
-                .modified()
-                .ok()
-                .and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
-            let modified_ns =
-                since.and_then(|since| i128::try_from(since.as_nanos()).ok()).unwrap_or(0);
-            Self { bytes: metadata.len(), modified_ns, node: (0, 0) }
-        }
-    }
-}
-
-/// The digest of the first `bytes` of `file`, read at positions, so that several threads may use
-/// one open file; `tell` is told after each stretch how many bytes it had.
-///
-/// # Errors
-/// [`copy::Stop::Short`] when the file ends before, [`copy::Stop::Disk`] when it cannot be read.
-pub fn digest_of(file: &File, bytes: u64, mut tell: impl FnMut(u64)) -> Result<Digest, copy::Stop> {
-    let mut hasher = Hasher::default();
-    let mut buffer = vec![0; HASH_BUF];
-    let mut at = 0;
-    while at < bytes {
-        let want = usize::try_from(bytes - at).unwrap_or(usize::MAX).min(buffer.len());
-        let read = copy::read_at(file, &mut buffer[..want], at)?;
-        hasher.update(&buffer[..read]);
-        at += read as u64;
-        tell(read as u64);
-    }
-    Ok(hasher.finish())
-}
-
-fn changed_or_io(stop: copy::Stop, at: &str) -> Error {
-    match stop {
-        copy::Stop::Disk(error) => Error::io("read the file", at)(error),
-        _ => Error::SourceChanged {
-            at: at.to_owned(),
-            what: "the source changed: truncated while its digest was computed".to_owned(),
-        },
-    }
+    Err(Error::refused(at.to_string(), "it is not a regular file"))
 }
 
 /// Progress that nobody looks at.
@@ -419,11 +361,12 @@ mod tests {
         let catalog = Catalog::offer([&path]).expect("there");
         let open = || catalog.open(&name("f"), &silent).expect("there");
         let (one, two) = (open(), open());
-        assert!(Arc::ptr_eq(&one.file, &two.file));
+        let file = |source: &Source| Arc::clone(source.file.file().expect("a file"));
+        assert!(Arc::ptr_eq(&file(&one), &file(&two)));
         fs::write(folder.path().join("new"), b"other").expect("room");
         fs::rename(folder.path().join("new"), &path).expect("room");
         let new = open();
-        assert!(!Arc::ptr_eq(&one.file, &new.file));
+        assert!(!Arc::ptr_eq(&file(&one), &file(&new)));
         assert_eq!(new.info.sha1, Digest::of(b"other"));
         drop((one, two, new));
         assert_eq!(open().info.bytes, 5, "it is opened again when nobody sends it any more");

@@ -1,10 +1,10 @@
 //! How a server runs its sessions.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     net::copy,
-    proto::{greeting::Greeting, key::Key},
+    proto::{greeting::Greeting, hosts::HostList, key::Key},
     session::Via,
     text::FileName,
     units::Rate,
@@ -15,6 +15,8 @@ use crate::{
 pub struct ServerConfig {
     /// The number of seats; `None` leaves it to the clients.
     pub clients: Option<u16>,
+    /// Who has these seats, a client each; `None` seats whoever comes.
+    pub roster: Option<Arc<HostList>>,
     /// The file for clients that name none.
     pub file: Option<FileName>,
     /// The way; `None` leaves it to the clients, and is TCP when they do not care either.
@@ -52,6 +54,7 @@ impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             clients: None,
+            roster: None,
             file: None,
             via: None,
             max_wait: Duration::from_secs(60),

@@ -17,7 +17,8 @@ use crate::{
     proto::{
         key::{Challenge, Challenges, ConnectionEnd, Key, is_same},
         native::{
-            ADDRESSES_MAX, ClientHello, ErrorCode, FromClient, FromServer, Join, Offer, Summary,
+            ADDRESSES_MAX, ClientHello, ErrorCode, FromClient, FromServer, Join, ListEnd, Offer,
+            Summary,
         },
     },
     server::{
@@ -30,7 +31,7 @@ use crate::{
         receipt::{client_failure, hashing, read_receipt},
         transport::{EarlyReply, SendJob, SendResult},
     },
-    transfer::{Outcome, Transfer},
+    transfer::{Evidence, Outcome, Transfer},
     units::Moment,
 };
 
@@ -73,9 +74,10 @@ pub fn serve(
                 stream: Arc::clone(&stream),
                 peer,
             };
-            let Join { file, group, via, .. } = join;
-            match lobby.seat(&SeatRequest { file, group: Some(group), via }, client) {
-                Ok(seat) => converse(seat, &mut lines),
+            let Join { file, group, via, takes_trees, .. } = join;
+            let wish = SeatRequest { file, group: Some(group), via, takes_trees };
+            match lobby.seat(&wish, client) {
+                Ok(seat) => converse(seat, lobby.run, &mut lines),
                 Err(error) => {
                     log::info!("{peer}: not seated: {error}");
                     refuse(&lines, ErrorCode::Refused, &reason_of(error));
@@ -165,9 +167,12 @@ fn list(lines: &LineStream<'_>, stream: &TcpStream, lobby: &Lobby, offered: &Sha
     let answer = offered.get(stamp_of_now(LIST_INTERVAL), || {
         let mut answer = Vec::new();
         for file in lobby.files()? {
-            answer.extend(FromServer::File(file).encode());
+            let is_tree = lobby.catalog.is_tree(&file.name);
+            answer.extend(FromServer::File { file, is_tree }.encode());
         }
-        answer.extend(FromServer::End.encode());
+        let (run, file) = (Some(lobby.run), lobby.default_file().cloned());
+        let end = ListEnd { run, clients: lobby.settings.clients, file };
+        answer.extend(FromServer::End(end).encode());
         Ok::<_, Error>(answer)
     });
     match answer {
@@ -197,16 +202,19 @@ fn reason_of(error: Error) -> String {
 }
 
 /// Everything that happens in a seat.
-fn converse(mut seat: Seat, lines: &mut LineStream<'_>) {
+fn converse(mut seat: Seat, run: u64, lines: &mut LineStream<'_>) {
     let session = seat.session();
     let offer = Offer {
         session: session.id,
         seat: seat.id(),
         clients: session.clients,
+        run: Some(run),
         via: session.via,
         file: session.source.info.clone(),
+        tree: session.source.tree().map(|tree| tree.manifest.entries()),
     };
     let mut words = FromServer::Offer(offer).encode();
+    words.extend(session.source.tree().map(|tree| &*tree.lines).unwrap_or_default());
     words.extend(seat.send_session().control().map(|c| c.terms(&seat)).unwrap_or_default());
     let ready = lines.write_line(&words).and_then(|()| ready(&seat, lines));
     let offset = match ready {
@@ -287,7 +295,11 @@ fn ready(seat: &Seat, lines: &mut LineStream<'_>) -> Result<u64> {
                 let what = format!("READY at byte {offset} of a file of {size}");
                 return Err(Error::protocol(lines.peer(), what));
             }
-            FromClient::Alive { bytes } => patience.renew(bytes, size, clock::now()),
+            FromClient::Alive { bytes } => {
+                if patience.renew(bytes, size, clock::now()) {
+                    seat.note_progress();
+                }
+            }
             FromClient::Fail { reason, .. } => return Err(Error::refused(lines.peer(), reason)),
             _ => {
                 return Err(Error::protocol(
@@ -330,6 +342,9 @@ fn transfer_to(
     };
     transfer.counts = transfer.counts.of_client(seat.session().via);
     send_session.add_counts(seat.id(), &mut transfer.counts);
+    if send_session.fills_control() {
+        transfer.evidence = transfer.evidence.or(seat.evidence());
+    }
     let mut changed = false;
     if let Some(failure) = failure {
         changed = failure.source_changed;
@@ -355,8 +370,13 @@ fn transfer_to(
             last: transfer.seconds_server,
             woke: transfer.woke.unwrap_or_default(),
             first: transfer.first_server,
-            sender: send_session.description(seat.stream()),
+            sender: send_session.sender(seat.stream()),
             counts: transfer.counts,
+            evidence: if send_session.fills_control() {
+                transfer.evidence
+            } else {
+                Evidence::default()
+            },
         })
         .encode(),
     )

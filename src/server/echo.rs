@@ -13,7 +13,7 @@ use std::{
 
 use crate::{
     error::{Error, Phase, Result},
-    net::{clock, line_stream::LineStream, lock, socket},
+    net::{address, clock, line_stream::LineStream, lock},
     proto::native::echo::{ECHO_BYTES, EchoOrder, EchoResult, EchoTerms, ORDERS_MAX},
     server::{
         budget::{Budget, BudgetLimit},
@@ -106,10 +106,10 @@ impl Drop for EchoPlace<'_> {
 /// # Errors
 /// An order that is malformed or one too many, or a socket that cannot be opened.
 pub(super) fn serve(lines: &mut LineStream<'_>, lobby: &Lobby, limits: &EchoLimits) -> Result<()> {
-    let peer = socket::canonical(lines.peer());
+    let peer = address::canonical(lines.peer());
     let _place = limits.begin()?;
     let deadline = clock::now().after(ECHO_LIMIT);
-    let mut here = socket::canonical(lines.local()?);
+    let mut here = address::canonical(lines.local()?);
     here.set_port(0);
     let failed = || Error::io("open a UDP socket", here);
     let udp = UdpSocket::bind(here).map_err(failed())?;

@@ -10,7 +10,7 @@
 
 use std::{
     collections::HashMap,
-    fmt, io,
+    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
     sync::Arc,
     thread,
@@ -23,6 +23,7 @@ use crate::{
     net::{STACK, clock, socket},
     proto::greeting::Greeting,
     server::{admission::Admission, first_bytes, places::Stage},
+    text::debug_fields,
     units::Moment,
 };
 
@@ -279,14 +280,5 @@ impl Drop for ConnectionSlot {
     }
 }
 
-impl fmt::Debug for ConnectionSlot {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ConnectionSlot").field("id", &self.id).finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Listener {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Listener").field("addr", &self.addr).finish_non_exhaustive()
-    }
-}
+debug_fields!(ConnectionSlot, id);
+debug_fields!(Listener, addr);

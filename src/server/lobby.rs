@@ -14,22 +14,23 @@ use std::{
 use crate::{
     error::{Error, Result},
     net::{
-        STACK, clock, lock,
+        STACK, address, clock, lock,
         primitives::{Condvar, Mutex, MutexGuard, thread},
-        socket,
     },
     server::{
         admission::Admission,
         catalog,
-        catalog::Catalog,
+        catalog::{Catalog, TREE_OPEN_MAX},
         config::ServerConfig,
-        gate::{ClientKind, Gate, GateView, MusterConfig, PendingClient, Seat, SessionInfo},
+        gate::{
+            ClientKind, Gate, GateView, MusterConfig, PendingClient, SEAT_WAIT, Seat, SessionInfo,
+        },
         history::History,
         session_log::{LogHandle, SessionHeader},
         transport::{GroupRoute, Transport},
     },
     session::{FileInfo, SessionId, Via},
-    text::{FileName, choice},
+    text::{FileName, choice, escape},
 };
 
 /// What a client asks for; what it leaves open the server decides.
@@ -41,11 +42,15 @@ pub struct SeatRequest {
     pub group: Option<u16>,
     /// The way.
     pub via: Option<Via>,
+    /// It can take a folder.
+    pub takes_trees: bool,
 }
 
 /// All sessions of one server.
 #[derive(Debug)]
 pub struct Lobby {
+    /// This run of the server, by a random number.
+    pub run: u64,
     /// How they run.
     pub settings: ServerConfig,
     /// What they may send.
@@ -86,6 +91,7 @@ impl Lobby {
     ) -> Arc<Self> {
         let (state, ended) = (Mutex::default(), Condvar::new());
         Arc::new(Self {
+            run: clock::random(),
             settings,
             catalog,
             transports,
@@ -97,27 +103,43 @@ impl Lobby {
         })
     }
 
-    /// Gives `guest` a seat in the session that it wishes for.
+    /// Gives the client a seat in the session that it wishes for.
     ///
     /// # Errors
     /// [`Error::Refused`] with the reason, as one clause that the client is told.
     pub fn seat(self: &Arc<Self>, wish: &SeatRequest, mut client: PendingClient) -> Result<Seat> {
         let (file, clients, via) = self.resolve(wish)?;
+        if let Some(roster) = &self.settings.roster {
+            let seat = roster.seat_of(&client.name, client.peer.ip());
+            seat.map_err(|why| Error::refused("the server", why))?;
+        }
         if !self.admission.join(client.peer) {
             let ip = client.peer.ip().to_canonical();
             let reason = format!("too many clients of {ip} came and were not ready; try later");
             return Err(Error::refused("the server", reason));
         }
+        let until = clock::now().after(SEAT_WAIT);
+        let mut patient = true;
         loop {
-            if let Some(gate) = self.open_muster(&file, clients, via, client.kind)? {
+            patient &= clock::left(until).is_some();
+            if let Some(gate) = self.open_muster(&file, clients, via, client.kind, patient)? {
                 gate.send_session.prepare_connection(&client.stream)?;
-                match Seat::take(&gate, client) {
+                match Seat::take_until(&gate, client, until) {
                     Ok(seat) => {
                         gate.send_session.on_seated(&seat);
                         return Ok(seat);
                     }
                     // Full, or released a moment ago: the next session.
                     Err(back) => client = back,
+                }
+                if gate.is_mustering() {
+                    if self.settings.roster.is_some() {
+                        let reason = format!("'{}' is here already", escape(&client.name));
+                        return Err(Error::refused("the server", reason));
+                    }
+                    patient = false;
+                } else if patient {
+                    continue;
                 }
             }
             self.begin(&file, clients, via.unwrap_or(Via::Tcp), &client)?;
@@ -127,13 +149,15 @@ impl Lobby {
     /// The file, the number of clients, and the way where anybody has chosen one.
     fn resolve(&self, wish: &SeatRequest) -> Result<(FileName, u16, Option<Via>)> {
         let refuse = |reason: String| Err(Error::refused("the server", reason));
-        let default = self.settings.file.as_ref().or_else(|| self.catalog.only());
-        let Some(file) = wish.file.as_ref().or(default) else {
+        let Some(file) = wish.file.as_ref().or_else(|| self.default_file()) else {
             let names = choice(self.catalog.names());
             return refuse(format!(
                 "several files are offered, and this client named none: name one of {names}"
             ));
         };
+        if self.catalog.is_tree(file) && !wish.takes_trees {
+            return refuse(format!("'{file}' is a folder, and this client takes files only"));
+        }
         let Some(clients) = self.settings.clients.or(wish.group) else {
             return refuse("neither side says how many clients the group has".to_owned());
         };
@@ -150,20 +174,36 @@ impl Lobby {
         Ok((file.clone(), clients, via))
     }
 
-    /// The open muster of `file` that has a seat left.
+    /// The file for clients that name none.
+    pub fn default_file(&self) -> Option<&FileName> {
+        self.settings.file.as_ref().or_else(|| self.catalog.only())
+    }
+
+    /// The open muster of `file` that has a seat left; for a client that is `patient` also one in which
+    /// a seat may become free, as all clients of a group are to come together.
     fn open_muster(
         &self,
         file: &FileName,
         clients: u16,
         via: Option<Via>,
         kind: ClientKind,
+        patient: bool,
     ) -> Result<Option<Arc<Gate>>> {
         let state = self.lock();
+        let is_ours = |gate: &&Arc<Gate>| {
+            let session = &gate.session;
+            session.source.info.name == *file
+                && (gate.has_room()
+                    || patient
+                        && session.clients == clients
+                        && via.is_none_or(|via| via == session.via)
+                        && gate.may_have_room())
+        };
         let refuse = |reason| Err(Error::refused("the server", reason));
         if state.stopping {
             return refuse("it is ending".to_owned());
         }
-        let Some(gate) = state.with_room(file) else {
+        let Some(gate) = state.gates.iter().find(is_ours) else {
             return Ok(None);
         };
         let session = &gate.session;
@@ -223,7 +263,9 @@ impl Lobby {
         if !self.may_begin(&self.lock(), file)? {
             return Ok(());
         }
-        let Some(descriptors) = self.admission.hold() else {
+        let is_tree = self.catalog.is_tree(file);
+        let files = if is_tree { TREE_OPEN_MAX + usize::from(clients) } else { 0 };
+        let Some(descriptors) = self.admission.hold(files) else {
             let reason = "it has no file descriptors left for another session";
             return Err(Error::refused("the server", reason));
         };
@@ -236,6 +278,7 @@ impl Lobby {
             via,
             source,
             clients,
+            roster: self.settings.roster.clone(),
             stall: self.settings.stall,
         };
         let muster = MusterConfig {
@@ -318,7 +361,7 @@ impl Lobby {
     pub fn address(&self) -> Option<SocketAddr> {
         let addr = *self.listening.get()?;
         let ip = match addr.ip() {
-            ip if ip.is_unspecified() => socket::outward()?,
+            ip if ip.is_unspecified() => address::outward()?,
             ip => ip,
         };
         (!ip.is_loopback()).then(|| SocketAddr::new(ip, addr.port()))

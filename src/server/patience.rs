@@ -28,12 +28,14 @@ impl Patience {
         Self { deadline: last.min(now.after(first)), last, bytes: 0 }
     }
 
-    /// The client says that it has come to `bytes` of `size`.
-    pub(super) fn renew(&mut self, bytes: u64, size: u64, now: Moment) {
-        if bytes > self.bytes && bytes <= size {
+    /// The client says that it has come to `bytes` of `size`. True if it has got further.
+    pub(super) fn renew(&mut self, bytes: u64, size: u64, now: Moment) -> bool {
+        let further = bytes > self.bytes && bytes <= size;
+        if further {
             self.bytes = bytes;
             self.deadline = self.deadline.max(now.after(SIGN_OF_LIFE).min(self.last));
         }
+        further
     }
 }
 

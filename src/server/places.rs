@@ -18,7 +18,7 @@ use crate::{
 
 /// Whom limits are for: an IPv4 address, or the /64 in which an IPv6 host chooses its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Origin(IpAddr);
+pub(crate) struct Origin(IpAddr);
 
 /// How far a connection has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -89,7 +89,8 @@ const JOINS: BudgetLimit = BudgetLimit { most: 10_000, each: Duration::from_mill
 const JOIN_ADDRESSES: usize = 1024;
 
 impl Origin {
-    pub(super) fn of(peer: SocketAddr) -> Self {
+    /// Whom a limit counts `peer` to.
+    pub(crate) fn of(peer: SocketAddr) -> Self {
         match peer.ip().to_canonical() {
             IpAddr::V4(ip) => Self(ip.into()),
             IpAddr::V6(ip) => {

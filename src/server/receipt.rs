@@ -86,7 +86,9 @@ impl ReceiptReading<'_> {
         match message {
             // The answer came after the fair start was over.
             FromClient::Held if !is_last_in => {}
-            FromClient::Alive { bytes } => self.patience.renew(bytes, info.bytes, clock::now()),
+            FromClient::Alive { bytes } => {
+                self.patience.renew(bytes, info.bytes, clock::now());
+            }
             FromClient::Last { .. } if is_early => {
                 return cut("said LAST before its last byte was sent".to_owned());
             }
@@ -107,6 +109,7 @@ impl ReceiptReading<'_> {
                 self.patience.deadline = self.patience.last;
             }
             FromClient::Receipt(receipt) if self.hashed == Some(receipt.sha1) => {
+                self.transfer.evidence = receipt.evidence.of_client(at);
                 return settle(&receipt, self.want, info.sha1, self.transfer).map(|()| true);
             }
             FromClient::Receipt(receipt) if self.hashed.is_some() => {
@@ -198,10 +201,15 @@ fn silent(error: &Error, transfer: &Transfer) -> TransferFailure {
     }
 }
 
+/// What making a file takes, in bytes that would be hashed meanwhile: a hundred a second.
+const FILE_WORK: u64 = SLOWEST_HASH / 100;
+
 /// The bytes of all copies of the session, which may be on one host.
 fn shared_bytes(seat: &Seat) -> u64 {
     let session = seat.session();
-    session.source.info.bytes.saturating_mul(u64::from(session.clients))
+    let files = session.source.tree().map_or(0, |tree| tree.manifest.entries() as u64);
+    let bytes = session.source.info.bytes.saturating_add(files * FILE_WORK);
+    bytes.saturating_mul(u64::from(session.clients))
 }
 
 /// How long all copies of the session may take to be hashed.

@@ -2,7 +2,10 @@
 
 use std::{fs, fs::File, io, io::Write, path::Path};
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    text::ShownPath,
+};
 
 /// Makes `path` a sample of `bytes` bytes, unless a file of that size is there already.
 ///
@@ -17,7 +20,7 @@ pub fn make(path: &Path, bytes: u64) -> Result<()> {
     let made = write(&part, bytes).and_then(|()| fs::rename(&part, path));
     made.map_err(|error| {
         let _ = fs::remove_file(&part);
-        Error::io("make the sample file", path.display())(error)
+        Error::io("make the sample file", ShownPath(path))(error)
     })
 }
 

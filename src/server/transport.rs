@@ -13,6 +13,7 @@ use std::{
 };
 
 use crate::{
+    digest,
     error::Result,
     net::{line_stream::LineStream, primitives::TcpStream},
     server::{catalog::Source, gate::SeatConnection},
@@ -72,8 +73,13 @@ pub trait SendSession: fmt::Debug + Send + Sync {
         let _ = seat;
     }
 
-    /// How it sends, in two or three words for the log: `sendfile, bbr`.
+    /// How it sends, in two or three words: `sendfile, bbr`.
     fn description(&self, stream: &TcpStream) -> String;
+
+    /// The same for the log, with what computes the digests: `sendfile, bbr, sha1`.
+    fn sender(&self, stream: &TcpStream) -> String {
+        format!("{}, {}", self.description(stream), digest::engine())
+    }
 
     /// Moves the bytes to one seat that has just gone through the gate.
     fn send(&self, seat: &SeatConnection, job: SendJob<'_>) -> SendResult;

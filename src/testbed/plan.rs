@@ -2,7 +2,7 @@
 //! bound each way came in a study. No network, no clock: arithmetic.
 
 use crate::{
-    report::table::{Align, Table, wrapped},
+    report::table::{Align, ColumnOf, Table, or_dash, wrapped},
     session::Via,
     testbed::study::{
         bound::{Bound, Capacity},
@@ -88,54 +88,42 @@ pub fn forecasts(scenario: &Scenario, study: Option<&Results>) -> Vec<Forecast> 
 /// The row whose number of clients is nearest to the scenario's, and of several the one whose
 /// file is: efficiency changes with both.
 fn nearest<'a>(study: &'a Results, via: Via, scenario: &Scenario) -> Option<&'a StudyRow> {
-    let distance = |a: u64, b: u64| {
-        #[allow(clippy::cast_precision_loss)] // A ratio.
-        let ratio = (a.max(1) as f64 / b.max(1) as f64).ln();
-        ratio.abs()
-    };
-    let rows = study.rows.iter();
-    rows.filter(|row| row.via == via.word() && row.loss == 0.0 && row.efficiency.is_some()).min_by(
-        |a, b| {
-            let far = |row: &StudyRow| distance(u64::from(row.clients), scenario.clients);
-            let size = |row: &StudyRow| distance(row.bytes, scenario.bytes);
-            far(a).total_cmp(&far(b)).then(size(a).total_cmp(&size(b)))
-        },
-    )
+    let distance = |a: u64, b: u64| (a.max(1) as f64 / b.max(1) as f64).ln().abs();
+    let rows = study
+        .rows
+        .iter()
+        .filter(|row| row.via == via.word() && row.loss == 0.0 && row.efficiency.is_some());
+    rows.min_by(|a, b| {
+        let far = |row: &StudyRow| distance(u64::from(row.clients), scenario.clients);
+        let size = |row: &StudyRow| distance(row.bytes, scenario.bytes);
+        far(a).total_cmp(&far(b)).then(size(a).total_cmp(&size(b)))
+    })
 }
 
 /// What was reached of the bound of nominal rates: headers are charged, as in the plan's bound
 /// they are not.
 fn nominal_efficiency(row: &StudyRow) -> Option<f64> {
     let makespan = row.makespan_s?.median;
-    (makespan > 0.0).then(|| row.bound_nominal_s / makespan)
+    Some(row.bound_nominal_s? / makespan).filter(|_| makespan > 0.0)
 }
 
 /// The answer in words and a table, in `limit` columns of a terminal.
 pub fn table(scenario: &Scenario, answers: &[Forecast], limit: Option<usize>) -> String {
-    let mut table = Table::new(&[
-        ("via", Align::Left, 0),
-        ("bound", Align::Right, 0),
-        ("formula", Align::Left, 2),
-        ("efficiency", Align::Right, 1),
-        ("measured\nwith clients", Align::Right, 2),
-        ("expected", Align::Right, 0),
-    ]);
-    let dash = || "-".to_owned();
-    for answer in answers {
-        table.row([
-            answer.via.to_string(),
-            span(answer.bound_s),
-            formula(answer.bound).to_owned(),
-            answer.efficiency.map_or_else(dash, |share| format!("{share:.3}")),
-            answer.measured_with.map_or_else(dash, |clients| clients.to_string()),
-            answer.expected_s.map_or_else(dash, span),
-        ]);
-    }
+    let columns: [ColumnOf<Forecast>; 6] = [
+        ("via", Align::Left, 0, |of| of.via.to_string()),
+        ("bound", Align::Right, 0, |of| span(of.bound_s)),
+        ("formula", Align::Left, 2, |of| formula(of.bound).to_owned()),
+        ("efficiency", Align::Right, 1, |of| {
+            or_dash(of.efficiency.map(|share| format!("{share:.3}")))
+        }),
+        ("measured\nwith clients", Align::Right, 2, |of| or_dash(of.measured_with)),
+        ("expected", Align::Right, 0, |of| or_dash(of.expected_s.map(span))),
+    ];
     let Scenario { bytes, clients, server_up, up, down } = scenario;
     let mut text = format!(
         "{} to {clients} clients; server {server_up} up, clients {up} up and {down} down\n\n{}\n",
         Bytes(*bytes),
-        table.fitted(limit)
+        Table::of(&columns, answers).fitted(limit)
     );
     let Some(best) = answers.first() else {
         return wrapped(&text, limit);
@@ -188,7 +176,7 @@ fn span(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::table::{WIDTH_MIN, width};
+    use crate::{report::table::WIDTH_MIN, text::width};
 
     const MANY: Scenario = Scenario {
         bytes: 1_000_000_000,

@@ -304,7 +304,7 @@ class Run:
         if "moment" not in self.fault or kind == "disk full" and not self.fault["filled"]:
             return server
         self.moment(running)
-        hit = [running[name] for name in self.fault["targets"]] or [server]
+        hit = [server] if kind.endswith(" server") else [running[name] for name in self.fault["targets"]]
         if kind.startswith("kill ") or kind == "restart server":
             for process in hit:
                 process.send(signal.SIGKILL)
@@ -376,7 +376,9 @@ class Run:
         if not server.ended() and self.quiet:
             def is_quiet():
                 self.after = self.counts(server)
-                return server.ended() or self.after and all(
+                if server.ended():
+                    self.after = None  # What was counted while it ended is not what it left.
+                return not self.after or all(
                     self.after[what] <= self.quiet[what] + each * self.plan["kept"] for what, each in KEPT.items())
             self.wait(QUIET_S, is_quiet)
             # A server for one session that has had it ends by itself.
@@ -399,7 +401,8 @@ class Run:
                 files.append(os.readlink(fd))
             except OSError:
                 pass
-        return counts | {"files": sorted(files)}
+        # A server that ends meanwhile has none.
+        return counts | {"files": sorted(files)} if files else None
 
     def running(self):
         """What of this run still runs: the process, and what it is."""

@@ -17,6 +17,8 @@ VERDICTS = {"complete", "cut", "corrupt", "timed_out", "refused"}
 WORST = [130, 1, 2, 5, 3, 4, 6, 0]
 # The word of the loader when it may not map or open a library, and the code with which it ends.
 LOADER, LOADER_CODE = "error while loading shared libraries", 127
+# What a client says that has its copy, of which the server's figures say that it was given up.
+GIVEN_UP = "the server counts this copy as"
 STALL_S = 2
 # How far dates and durations may differ from what the campaign saw.
 CLOCK_SLACK_S = 3
@@ -61,7 +63,10 @@ class Judge:
         if self.kind in ("stop client", "stop server", "link"):
             # A link that comes back within the limit costs the datagrams that were on it, and TCP repairs.
             return self.fault["ms"] / 1000 < STALL_S * 0.7 and self.kind != "link"
-        return self.kind in ("none", "clock", "interrupted calls")
+        if self.kind == "interrupted calls":
+            # A program that was not even loaded keeps the others waiting.
+            return not any(self.had_calls_failing(process) and LOADER in process["stderr"] for process in self.outcome["procs"])
+        return self.kind in ("none", "clock")
 
     def of_all(self):
         """Whether the fault may hurt every client."""
@@ -109,14 +114,24 @@ class Judge:
             codes |= {0, 1, 3, 4} if not planned["wrong"] else {3, 4}
             if self.kind == "call server" and "the source cannot be read" in process["stderr"]:
                 codes |= {5}  # What the server could not read is not in the copy, and its digest says so.
+            if GIVEN_UP in process["stderr"]:
+                codes |= {6}  # It has its copy, and the server's figures do not: that is what 6 says.
         elif round_ == 1 and not self.harmless() and self.was_kept_waiting(process["name"]) and not planned["wrong"]:
             # Somebody for whom its session waited did not come to the release.
             codes |= {3}
+        if round_ == 1 and not self.harmless() and not planned["wrong"] and self.is_over_before_its_release():
+            codes |= {1}
         if {"SIGINT", "SIGTERM"} & set(process["sent"]):
             codes |= {130}
         if self.had_calls_failing(process) and LOADER in process["stderr"]:
             codes |= {LOADER_CODE}
         return codes
+
+    def is_over_before_its_release(self):
+        """Whether the one session of a server was ended by the fault: the clients say how many they are, and all that had
+        come have left. Nobody listens for those that come later."""
+        server = self.plan["server"]
+        return server["one_off"] and server["clients"] is None and any(not self.is_released(rows) for rows in self.logs.values() if rows)
 
     def was_kept_waiting(self, name):
         """Whether a session of this client was never released."""
@@ -139,7 +154,7 @@ class Judge:
         alone = self.plan["layout"] == "each" and process["round"] == 1 and not planned["there"]
         # A client that cannot write its table ends with 1, whatever its copy is.
         mute = code == 1 and self.had_calls_failing(process) and self.fault.get("call") == "write"
-        if alone and code not in (0, 130, None) and whole and not mute:
+        if alone and code not in (0, 6, 130, None) and whole and not mute:
             self.say(f"{who} ended with {code} and has a whole copy under its final name")
         if code == 0 and "--json" in planned["args"]:
             self.document(process, who)
@@ -190,6 +205,11 @@ class Judge:
         pattern = self.final_name(planned)
         return [path for path, there in tree.items() if pattern.fullmatch(path) and self.is_whole(there, planned["file"])]
 
+    def was_killed(self, owners):
+        """Whether one of these could not remove the empty file with which it tries the folder: SIGKILL came between."""
+        names = {planned["name"] for planned in owners}
+        return any(process["name"] in names and "SIGKILL" in process["sent"] for process in self.outcome["procs"])
+
     def tree(self, round_, tree):
         sources = {f"src/{name}": source["sha1"] for name, source in self.outcome["sources"].items()}
         for path, sha1 in sources.items():
@@ -205,7 +225,7 @@ class Judge:
             name = path.rpartition("/")[2]
             if owners and PART.fullmatch(name):
                 self.part(round_, path, there, owners)
-            elif self.cannot_clean() and name.startswith(".gatecast-"):
+            elif name.startswith(".gatecast-") and (self.cannot_clean() or self.was_killed(owners) and there["size"] == 0):
                 continue
             elif not any(self.final_name(planned).fullmatch(path) for planned in owners):
                 self.say(f"after round {round_} there is a file that nobody promised: {path}")

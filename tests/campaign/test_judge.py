@@ -55,6 +55,7 @@ def plan(kind="none", targets=(), **fault):
     processes = [{"name": f"p{number}", "kind": "gatecast", "clients": 1, "file": "f.bin", "out": f"c{number}", "args": [],
                   "there": None, "wrong": None} for number in range(2)]
     return {"seed": 1, "way": "tcp", "layout": "each", "kept": 0, "processes": processes,
+            "server": {"one_off": False, "clients": 2},
             "fault": {"kind": kind, "targets": list(targets)} | fault}
 
 
@@ -125,6 +126,29 @@ class JudgeTest(unittest.TestCase):
         for path in ("c0/g.bin", "c0/C1-f.bin", "c0/.f.bin.tmp", "f.bin", "logs/x.log", "src/new", "c0/.part"):
             self.tree("nobody promised", path, HALF)
 
+    def test_probe_of_the_folder_may_stand_where_its_client_was_killed(self):
+        path, empty = "c1/.gatecast-8566259c89ebd2d1", {"kind": "file", "size": 0, "sha1": hashlib.sha1(b"").hexdigest()}
+        self.tree(f"a file that nobody promised: {path}", path, empty)
+        of = plan("kill client", ["p1"])
+        outcome = killed()
+        outcome["trees"][0][path] = dict(empty)
+        self.assertEqual(judge(of, outcome), [])
+        self.tree(f"a file that nobody promised: {path}", path, dict(WHOLE), outcome=outcome, of=of)
+
+    def test_one_session_of_a_server_may_be_over_for_late_clients(self):
+        late = {"code": 1, "stderr": "gatecast: cannot connect"}
+        gone = [row(1, date="-", time="-", verdict="refused", verified="-", woke_us="-", reason="full", **dict.fromkeys(
+            ["client_bytes", "client_s", "client_mbit", "server_bytes", "server_s", "server_mbit", "verified_s"], "-"))]
+        outcome = with_log(honest(), gone, [None])
+        outcome["procs"][0]["code"], outcome["procs"][1]["code"] = 3, 1
+        outcome["procs"][2] |= late
+        outcome["trees"][0] = {path: there for path, there in outcome["trees"][0].items() if not path.startswith("c")}
+        of = plan("disk full", ["p0"])
+        of["server"] = {"one_off": True, "clients": None}
+        self.assertEqual(judge(of, outcome), [])
+        of["server"] = {"one_off": True, "clients": 2}
+        self.assertIn("p1 (round 1) ended with 1", "".join(judge(of, outcome)))
+
     def test_changed_source_is_refused(self):
         self.tree("is not what it was", "src/f.bin", HALF)
 
@@ -154,6 +178,13 @@ class JudgeTest(unittest.TestCase):
         outcome = killed()
         outcome["procs"][2] |= {"code": 4, "signal": None, "sent": []}
         self.tree("ended with 4 and has a whole copy", "c1/f.bin", WHOLE, outcome=outcome, of=plan("call client", ["p1"]))
+
+    def test_code_6_needs_figures_that_contradict(self):
+        outcome, of = honest(), plan("stop client", ["p1"], ms=5000)
+        given_up = row(2, verdict="timed_out", verified="-", client_bytes="-", client_s="-", client_mbit="-", reason="no new piece for 2 s")
+        with_log(outcome, [row(1), given_up], [True, None])["procs"][0]["code"] = 4
+        outcome["procs"][2] |= {"code": 6, "stderr": "WARN  the server counts this copy as timed_out: no new piece for 2 s"}
+        self.refuse("p1 (round 1) ended with 6", lambda outcome: outcome["procs"][2].update(stderr=""), outcome, of)
 
     def test_code_that_denies_the_release_is_refused(self):
         outcome, of = killed(), plan("call client", ["p1"])

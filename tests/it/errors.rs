@@ -246,6 +246,22 @@ fetch 127.0.0.1:NOBODY a/b
 fetch 127.0.0.1:NOBODY --out /proc/nope
 fetch 127.0.0.1:NOBODY --out f.bin
 fetch 127.0.0.1:NOBODY --out -
+fetch 127.0.0.1:NOBODY --out - --clients 2
+fetch 127.0.0.1:NOBODY --out - --resume
+fetch 127.0.0.1:NOBODY --out - --json
+fetch 127.0.0.1:NOBODY --out - --events
+fetch 127.0.0.1:NOBODY --out - --lab
+fetch none.torrent --out -
+fetch 127.0.0.1:NOBODY --to f.bin
+fetch 127.0.0.1:NOBODY --yes-overwrite f.bin
+fetch 127.0.0.1:NOBODY --to f.bin --yes-overwrite two/a.bin
+fetch 127.0.0.1:NOBODY --to f.bin --yes-overwrite f.bin --clients 2
+fetch 127.0.0.1:NOBODY --to f.bin --yes-overwrite f.bin --resume
+fetch 127.0.0.1:NOBODY --to f.bin --yes-overwrite f.bin --out two
+fetch 127.0.0.1:NOBODY --to two --yes-overwrite two
+fetch 127.0.0.1:NOBODY --to /dev/null --yes-overwrite /dev/null
+fetch 127.0.0.1:NOBODY --to none --yes-overwrite none
+fetch none.torrent --to f.bin --yes-overwrite f.bin
 fetch 127.0.0.1:NOBODY --clients 0
 fetch 127.0.0.1:NOBODY --clients 10001
 fetch 127.0.0.1:NOBODY --name=
@@ -289,7 +305,8 @@ relay --input 127.0.0.1:NOBODY --port 0
 watch 127.0.0.1:NOBODY --port 80
 watch 127.0.0.1:NOBODY --record /proc/nope/x
 report f.bin
-torrent two --announce http://127.0.0.1/announce
+serve f.bin --roster empty
+serve f.bin --again empty
 plan --size 0B --clients 2
 plan --clients 0
 plan --size 1MB --clients 20000 --simulate
@@ -305,12 +322,14 @@ star up --loss 200%
 star up --hosts 2 --host 9=1mbit
 study --hosts-from none --rate 1mbit,2mbit
 diff one.json two.json --threshold x
+study --clients 3 --room f.bin
+study --clients 1 --room f.bin --via nginx
 fetsh 127.0.0.1
 serve f.bin --cleints 3
 ";
 
 /// Usage errors that no command line makes: of the library, of a star, of logs, of the lab's menu.
-const ELSEWHERE: [&str; 9] = [
+const ELSEWHERE: [&str; 13] = [
     "the address to listen on names no host",
     "the server's name has no address",
     "this host has no address",
@@ -320,6 +339,10 @@ const ELSEWHERE: [&str; 9] = [
     "outcome",
     "no program",
     "a plot is of sessions, and these are relay logs",
+    "': give each its own --name, or a --roster",
+    "; give a --roster",
+    ": it is another file",
+    ": the log holds no session",
 ];
 
 /// A folder with what the commands name.
@@ -332,6 +355,7 @@ fn place() -> tempfile::TempDir {
     for file in ["f.bin", "two/a.bin", "two/b.bin", "same/f.bin", "nested/sub/f.bin"] {
         std::fs::write(at(file), "abc").expect("room");
     }
+    std::fs::write(at("empty"), "").expect("room");
     for (key, bytes, mode) in [
         ("private.key", "a key of many bytes", 0o600),
         ("open.key", "a key of many bytes", 0o644),
@@ -541,6 +565,9 @@ fn server_tells_that_bittorrent_program_waits_for_gate() {
         let place = place();
         let arguments = ["f.bin", "--via", "swarm", "--clients", "2"];
         let (server, addr) = Program::serve(place.path(), &arguments);
+        // Outside of a session it would be served.
+        let _first = Program::fetch(place.path(), &addr, "first", &[]);
+        common::until("a muster", || server.stderr().contains("1 of 2 clients ready"));
         let addr: SocketAddr = addr.parse().expect("an address");
         let torrent = Metainfo::decode(&common::http::get(addr, "/f.bin.torrent"));
         let torrent = torrent.expect("a torrent");

@@ -161,8 +161,7 @@ fn session_below_the_least_rate_of_a_peer_is_whole() {
             let fetches = servers.each_ref().map(|server| {
                 let mut order = server.order("a");
                 (order.clients, order.stall) = (2, stall);
-                let ways: [&dyn ReceiveTransport; 2] =
-                    [&tcp::receive::TcpReceiver, &udp::receive::UDP];
+                let ways: [&dyn ReceiveTransport; 2] = [&tcp::receive::TCP, &udp::receive::UDP];
                 scope.spawn(move || FetchRun::new(&order).run(&order, &ways))
             });
             for (server, fetch) in servers.iter().zip(fetches) {
@@ -758,11 +757,11 @@ fn sample(bytes: u64) -> (tempfile::TempDir, std::path::PathBuf) {
 }
 
 /// A mounted file system of a few megabytes.
-struct SmallDisk(tempfile::TempDir);
+pub(crate) struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
     /// `None` where this user may not mount.
-    fn mount(bytes: usize) -> Option<Self> {
+    pub(crate) fn mount(bytes: usize) -> Option<Self> {
         let folder = tempfile::tempdir().expect("a folder");
         let mounted = std::process::Command::new("mount")
             .args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "gatecast-test"])
@@ -772,7 +771,7 @@ impl SmallDisk {
         common::have("right to mount a small disk", mounted).then_some(Self(folder))
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.0.path()
     }
 }

@@ -2,7 +2,7 @@
 
 use gatecast::internals::{
     proto::native::{FromClient, Receipt},
-    transfer::{Counts, Outcome},
+    transfer::{Counts, Evidence, Outcome},
 };
 
 #[cfg(feature = "cli")]
@@ -50,6 +50,46 @@ fn counters_foreign_to_the_via_are_ignored() {
         common::ended(&record, "fails", Outcome::Cut, "no room");
         assert_eq!(common::row(&record, "fails").counts, Counts::default());
         assert_eq!(record.broken_identities(), Vec::<String>::new());
+        server.stop();
+    });
+}
+
+#[test]
+fn figures_of_a_client_are_believed_within_its_time() {
+    within(PATIENCE, || {
+        let server = Server::new(1000, |_| {});
+        // No figure of the server's own, and no second that has not passed.
+        let honest = Evidence { read_us: Some(1), cpu_us: Some(0), ..Evidence::default() };
+        let claims = [
+            (Evidence { paced_us: Some(7), ..honest }, honest),
+            (Evidence { write_us: Some(u64::MAX), ..honest }, Evidence::default()),
+            (Evidence::from_values([Some(u64::MAX); Evidence::NAMES.len()]), Evidence::default()),
+        ];
+        for (claim, believed) in claims {
+            let mut client = server.waiting(1, "claims");
+            let sha1 = client.receive_to_last();
+            client.send_message(&FromClient::Hashed { sha1 });
+            client.send_message(&match receipt(1000, sha1) {
+                FromClient::Receipt(receipt) => {
+                    FromClient::Receipt(Receipt { evidence: claim, ..receipt })
+                }
+                other => other,
+            });
+            let record = server.record();
+            let row = common::row(&record, "claims");
+            let told = Evidence {
+                read_us: row.evidence.read_us,
+                write_us: row.evidence.write_us,
+                hash_us: row.evidence.hash_us,
+                sync_us: row.evidence.sync_us,
+                cpu_us: row.evidence.cpu_us,
+                cpu_wait_us: row.evidence.cpu_wait_us,
+                paced_us: row.evidence.paced_us,
+                ..Evidence::default()
+            };
+            assert_eq!(told, believed);
+            assert_eq!(record.proven(), 1);
+        }
         server.stop();
     });
 }

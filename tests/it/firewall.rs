@@ -55,7 +55,7 @@ impl Room {
         sample::make(&folder.path().join("f.bin"), 2_000_000).expect("room");
         let there = PAGE.matches(&format!("# {less}\n")).count();
         assert!(less.is_empty() || there == 1, "{there} rules '{less}' in the page");
-        for (number, host) in star.hosts().iter().enumerate() {
+        for (number, host) in star.hosts.iter().enumerate() {
             let file = if number == 0 { "server.nft" } else { "client.nft" };
             let path = folder.path().join(format!("{number}.nft"));
             std::fs::write(&path, rules(file, less)).expect("room");
@@ -68,7 +68,7 @@ impl Room {
 
     /// Starts the program on a machine.
     fn start(&self, host: usize, arguments: &[&str]) -> Program {
-        let host = &self.star.hosts()[host];
+        let host = &self.star.hosts[host];
         host.enter(|| Program::start(&mut gatecast(self.folder.path(), arguments))).expect("there")
     }
 
@@ -100,7 +100,7 @@ impl Room {
         let over = AtomicBool::new(false);
         let (code, said) = thread::scope(|scope| {
             scope.spawn(|| {
-                let source = self.star.hosts()[2].enter(|| UdpSocket::bind(("10.77.0.3", 0)));
+                let source = self.star.hosts[2].enter(|| UdpSocket::bind(("10.77.0.3", 0)));
                 let source = source.expect("there").expect("a port");
                 let mut packet = [0xff; 188];
                 packet[..4].copy_from_slice(&[0x47, 0x1f, 0xff, 0x10]);

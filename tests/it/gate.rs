@@ -226,7 +226,7 @@ fn late_client_joins_next_session() {
             });
             let first = server.fetch("first", |order| order.clients = 24);
             server.until_ready(24);
-            let mut last = server.joined(25, "last");
+            let mut last = server.waiting(25, "last");
             let next = server.fetch("next", |_| {});
             if one_off {
                 let ends = next.join().expect("no panic");
@@ -243,7 +243,6 @@ fn late_client_joins_next_session() {
                 whole(next.join().expect("no panic"), &server);
                 assert_eq!(server.record().proven(), 25);
             }
-            last.send("READY offset=0\n");
             let sha1 = last.receive_to_last();
             last.send_message(&FromClient::Hashed { sha1 });
             last.send_message(&receipt(50_000, sha1));
@@ -253,6 +252,61 @@ fn late_client_joins_next_session() {
             drop(last);
             server.stop();
         }
+    });
+}
+
+#[test]
+fn silent_clients_lose_their_seats_to_those_who_wait() {
+    within(LIMIT, || {
+        for one_off in [false, true] {
+            let server = Server::new(50_000, |settings| {
+                settings.clients = Some(3);
+                settings.one_off = one_off;
+            });
+            let silent = ["s1", "s2", "s3"].map(|name| server.joined(3, name));
+            let honest = server.fetch("honest", |order| order.clients = 3);
+            whole(honest.join().expect("no panic"), &server);
+            for mut peer in silent {
+                let why = peer.read_line();
+                assert!(why.starts_with("ERROR code=muster reason="), "{why}");
+                assert!(why.contains("was%20not%20ready%20after%205%20s"), "{why}");
+            }
+            let record = server.record();
+            assert_eq!((record.proven(), record.transfers.len()), (3, 6));
+            for name in ["s1", "s2", "s3"] {
+                ended(&record, name, Outcome::TimedOut, "another client has this seat");
+            }
+            server.stop();
+        }
+    });
+}
+
+/// A muster in which one is still hashing is full; whoever comes has to wait for a moment only.
+#[test]
+fn client_that_hashes_keeps_its_seat_from_late_ones() {
+    within(LIMIT, || {
+        let server = Server::new(50_000, |settings| settings.clients = Some(2));
+        let first = server.fetch("first", |_| {});
+        server.until_ready(1);
+        let mut hashing = server.joined(2, "hashing");
+        let others = server.fetch("others", |order| order.clients = 2);
+        let mut bytes = 0;
+        until("the next session", || {
+            bytes += 1;
+            hashing.send(format!("ALIVE bytes={bytes}\n"));
+            thread::sleep(Duration::from_millis(100));
+            others.is_finished()
+        });
+        whole(others.join().expect("no panic"), &server);
+        assert_eq!(server.record().proven(), 2);
+        hashing.send("READY offset=0\n");
+        let sha1 = hashing.receive_to_last();
+        hashing.send_message(&FromClient::Hashed { sha1 });
+        hashing.send_message(&receipt(50_000, sha1));
+        whole(first.join().expect("no panic"), &server);
+        assert_eq!(server.record().proven(), 2);
+        drop(hashing);
+        server.stop();
     });
 }
 

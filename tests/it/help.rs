@@ -11,6 +11,7 @@ fn subcommands() -> Vec<Vec<&'static str>> {
         vec!["run"],
         vec!["serve"],
         vec!["fetch"],
+        vec!["push"],
         vec!["list"],
         vec!["doctor"],
         vec!["torrent"],

@@ -23,6 +23,8 @@ mod udp;
 
 #[cfg(feature = "cli")]
 mod cli;
+#[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
+mod disks;
 #[cfg(feature = "cli")]
 mod documents;
 #[cfg(all(unix, feature = "cli"))]
@@ -42,6 +44,15 @@ mod page;
 #[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
 mod processes;
 #[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
+mod push;
+mod roster;
+#[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
+mod standing;
+#[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
 mod star;
 #[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
 mod study;
+#[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
+mod tree;
+#[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
+mod why;

@@ -8,7 +8,7 @@ use gatecast::internals::{
     error::Result,
     http,
     http::{Documents, HttpConfig},
-    proto::native::FromClient,
+    proto::{hosts::HostList, native::FromClient},
     report::{csv, json, scaling},
     server::{
         catalog::Source,
@@ -111,6 +111,35 @@ fn face(set: impl FnOnce(&mut ServerConfig), bytes: u64) -> Server {
 }
 
 const HOSTILE: &str = "<img%20src=x%20onerror=pwned=1>%E2%80%AE%1B[2J%C2%9B";
+
+#[test]
+fn browser_names_who_of_a_roster_is_missing() {
+    if !have_browser() {
+        return;
+    }
+    in_turn("page", Duration::from_secs(180), || {
+        let list = HostList::parse("pc-01\npc-02\npc-03", "room").expect("a list");
+        let server = face(
+            |settings| {
+                settings.clients = Some(list.clients());
+                settings.roster = Some(Arc::new(list));
+            },
+            100_000,
+        );
+        let folder = tempfile::tempdir().expect("a folder");
+        let browser = Browser::start(folder.path());
+        browser.open(&format!("http://{}/", server.addr));
+        let client = server.fetch("pc-02", |_| {});
+        browser.until_shows("Missing: pc-01, pc-03");
+        browser.until_shows("1 of 3 ready");
+        assert_eq!(texts(&browser, ".seats .missing .name"), ["1 pc-01", "3 pc-03"]);
+        assert_eq!(texts(&browser, ".seats .ready .name"), ["2 pc-02"]);
+        server.running().lobby().release_now();
+        browser.until_shows("2 clients missing: pc-01, pc-03");
+        assert!(client.join().expect("no panic")[0].path.is_some());
+        server.stop();
+    });
+}
 
 #[test]
 fn browser_shows_and_releases_a_session() {
@@ -410,7 +439,8 @@ fn page_shows_loss_and_where_it_is() {
                 settings.rate = bytes_per_second(100_000);
             },
             |host| {
-                let way = Holes(tcp::send::TcpTransport::new(host.settings()).expect("TCP"));
+                let way = tcp::send::TcpTransport::new(Via::Tcp, host.settings());
+                let way = Holes(way.expect("TCP"));
                 http::serve(tcp::serve(host).expect("TCP"), HttpConfig::default())
                     .expect("HTTP")
                     .transport(Box::new(way))

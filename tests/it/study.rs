@@ -83,7 +83,7 @@ impl StudyFolder {
 fn left_by(process: u32) -> Vec<String> {
     let mut left: Vec<String> = namespace::names()
         .into_iter()
-        .filter(|name| StarId::of_namespace(name).is_ok_and(|(id, _)| id.process == process))
+        .filter(|name| StarId::of_namespace(name).is_some_and(|(id, _)| id.process == process))
         .collect();
     for root in [Path::new("/dev/shm"), &std::env::temp_dir()] {
         let entries = fs::read_dir(root).into_iter().flatten().flatten();

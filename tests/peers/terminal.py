@@ -84,7 +84,8 @@ def main():
         # This terminal's kind, whatever the tests themselves run on.
         env={**os.environ, "TERM": "xterm"},
     )
-    threading.Thread(target=show, args=(master,), daemon=True).start()
+    screen = threading.Thread(target=show, args=(master,), daemon=True)
+    screen.start()
     if piped:
         threading.Thread(target=show, args=(program.stdout.fileno(),), daemon=True).start()
     for order in sys.stdin:
@@ -94,6 +95,9 @@ def main():
         elif word == "wait":
             code = program.wait()
             kept = termios.tcgetattr(slave) == before
+            # With its last writer gone the terminal ends, so "ended" comes after all it showed.
+            os.close(slave)
+            screen.join(5)
             print("ended %d terminal %s" % (code, "kept" if kept else "changed"), flush=True)
         elif word in ("cpu", "state"):
             pid = int(rest) if rest else program.pid

@@ -193,7 +193,7 @@ fn gate(seed: u64, file: &Path) -> std::result::Result<(), String> {
         ..ServerConfig::default()
     };
     let catalog = Catalog::offer([file]).expect("there");
-    let way = Watched(TcpTransport::new(&settings).expect("plain"));
+    let way = Watched(TcpTransport::new(Via::Tcp, &settings).expect("plain"));
     let host = ServerCoreBuilder::new(catalog, settings).transport(Box::new(way));
     let begun = Instant::now();
     let server = host.start(([127, 0, 0, 1], 0).into()).expect("a free port");

@@ -13,6 +13,7 @@ pub mod socket;
 pub mod stream;
 #[path = "../../../src/net/sync.rs"]
 mod sync;
+pub mod tcp_info;
 
-pub use gatecast::internals::net::{STACK, logfile, pacing, shared_reply};
+pub use gatecast::internals::net::{STACK, address, logfile, pacing, shared_reply, storage};
 pub use sync::lock;

@@ -1,11 +1,6 @@
 //! What the gate's files use of `src/net/socket.rs`, over [`TcpStream`] of a scheduler.
 
-use std::{
-    io,
-    io::Read,
-    net::{IpAddr, Shutdown},
-    time::Duration,
-};
+use std::{io, io::Read, net::Shutdown, time::Duration};
 
 use crate::{
     net::{clock, stream::TcpStream},
@@ -35,10 +30,6 @@ pub fn set_congestion(_: &TcpStream, _: &str) -> io::Result<()> {
 }
 
 pub fn congestion(_: &TcpStream) -> Option<String> {
-    None
-}
-
-pub fn outward() -> Option<IpAddr> {
     None
 }
 

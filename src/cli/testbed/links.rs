@@ -82,7 +82,7 @@ impl LinkArgs {
     /// A host that is not there, and what [`StarLayout::check`] refuses.
     pub(crate) fn layout(&self, hosts: usize, rate: Rate, loss: u32) -> Result<StarLayout> {
         let usage = |error: Error| match error {
-            Error::Refused { reason, .. } => Error::Usage { what: reason },
+            Error::Refused { reason, .. } => Error::usage(reason),
             other => other,
         };
         let mut layout = StarLayout::new(hosts, rate);
@@ -93,9 +93,8 @@ impl LinkArgs {
         for (host, link) in &self.host_links {
             let there = layout.links.len();
             let Some(own) = layout.links.get_mut(*host) else {
-                return Err(Error::Usage {
-                    what: format!("--host {host}: the hosts are 0 to {}", there.saturating_sub(1)),
-                });
+                let last = there.saturating_sub(1);
+                return Err(Error::usage(format!("--host {host}: the hosts are 0 to {last}")));
             };
             *own = *link;
         }

@@ -2,6 +2,7 @@
 
 mod links;
 pub(crate) mod plan;
+mod room;
 pub(crate) mod simulate;
 pub(crate) mod star;
 pub(crate) mod study;

@@ -60,7 +60,7 @@ fn clients(text: &str) -> std::result::Result<u64, InvalidValue> {
 /// The results cannot be read, or nothing is to be sent.
 pub(crate) fn run(args: &PlanArgs) -> Result<Verdict> {
     if args.size.0 == 0 {
-        return Err(Error::Usage { what: "--size must be at least 1 byte".to_owned() });
+        return Err(Error::usage("--size must be at least 1 byte"));
     }
     let (server_up, down) = (args.server_up.unwrap_or(args.up), args.down.unwrap_or(args.up));
     let scenario =

@@ -33,20 +33,14 @@ pub(crate) struct SimulationArgs {
     pub(crate) seed: u64,
 }
 
-/// How many links each of so many clients has, unless it is said.
-fn usual_links(clients: usize) -> usize {
-    if clients > 1000 { 20 } else { 50 }
-}
-
 /// Simulates each number of clients; a row is printed when it is known.
 ///
 /// # Errors
 /// More clients than a session may have, or a result that cannot be written.
 pub(crate) fn run(args: &SimulationArgs, scenarios: &[Scenario]) -> Result<Verdict> {
     if let Some(more) = scenarios.iter().find(|s| s.clients > u64::from(MAX_SEATS)) {
-        return Err(Error::Usage {
-            what: format!("--simulate takes up to {MAX_SEATS} clients, not {}", more.clients),
-        });
+        let (most, more) = (MAX_SEATS, more.clients);
+        return Err(Error::usage(format!("--simulate takes up to {most} clients, not {more}")));
     }
     let Some(first) = scenarios.first() else {
         return Ok(Verdict::AllVerified);
@@ -62,31 +56,28 @@ pub(crate) fn run(args: &SimulationArgs, scenarios: &[Scenario]) -> Result<Verdi
     for scenario in scenarios {
         let begun = Instant::now();
         // The two shapes know nothing of each other: a core for each.
-        let (equal, unequal) = thread::scope(|scope| {
-            let unequal = args
-                .unequal
-                .then(|| scope.spawn(|| row(&swarm_plan(args, scenario, true), "unequal")));
-            let equal = row(&swarm_plan(args, scenario, false), "equal");
-            let unequal = unequal.map(|thread| {
-                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            });
-            (equal, unequal.transpose())
-        });
-        output::print(&equal?)?;
-        if let Some(unequal) = unequal? {
-            output::print(&unequal)?;
-        }
+        let shapes = if args.unequal { &["equal", "unequal"][..] } else { &["equal"] };
+        thread::scope(|scope| {
+            let simulated =
+                |&shape| scope.spawn(move || row(&swarm_plan(args, scenario, shape), shape));
+            let rows: Vec<_> = shapes.iter().map(simulated).collect();
+            for row in rows {
+                let row = row.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                output::print(&row?)?;
+            }
+            Ok::<_, Error>(())
+        })?;
         let took = begun.elapsed().as_secs_f64();
         log::info!("{} clients simulated in {took:.1} s", scenario.clients);
     }
     Ok(Verdict::AllVerified)
 }
 
-fn swarm_plan(args: &SimulationArgs, scenario: &Scenario, unequal: bool) -> SimulationConfig {
+fn swarm_plan(args: &SimulationArgs, scenario: &Scenario, shape: &str) -> SimulationConfig {
     let (up, down) = (scenario.up.bytes_per_second(), scenario.down.bytes_per_second());
     let clients = scenario.clients as usize;
     let mut links = vec![(up, down); clients];
-    if unequal {
+    if shape == "unequal" {
         let slow = links.iter_mut().skip(1).step_by(2);
         slow.for_each(|(up, _)| *up /= 4.0);
     }
@@ -94,7 +85,7 @@ fn swarm_plan(args: &SimulationArgs, scenario: &Scenario, unequal: bool) -> Simu
         bytes: scenario.bytes,
         server_up: scenario.server_up.bytes_per_second(),
         clients: links,
-        links: args.links.map_or_else(|| usual_links(clients), usize::from),
+        links: args.links.map_or(if clients > 1000 { 20 } else { 50 }, usize::from),
         seed: args.seed,
     }
 }
@@ -103,7 +94,6 @@ fn row(plan: &SimulationConfig, uplinks: &str) -> Result<String> {
     let outcome = simulate::run(plan)
         .ok_or_else(|| Error::refused("the simulation", "it did not come to an end"))?;
     let (makespan, bound) = (outcome.makespan.as_secs_f64(), outcome.bound.as_secs_f64());
-    #[allow(clippy::cast_precision_loss, reason = "a ratio")]
     let times = |bytes: u64| bytes as f64 / plan.bytes as f64;
     Ok(format!(
         "{:>7}  {uplinks:<7}  {:>5}  {:>6}  {bound:>7.3}  {makespan:>10.3}  {:>10.3}  {:>13.3}  {:>21.3}\n",

@@ -15,13 +15,15 @@ use crate::{
     error::{Error, Result},
     net::clock,
     report::{
-        table::{Align, Table},
+        table::{Align, ColumnOf, Table},
         verdict::Verdict,
     },
     testbed::{
         star::{
             build::Star,
             calibrate, cleanup,
+            cleanup::ExistingStar,
+            host::Host,
             layout::StarLayout,
             namespace, rootless, setup,
             star_id::{StarId, StarNode},
@@ -117,7 +119,7 @@ pub(crate) fn run(args: &StarArgs) -> Result<Verdict> {
         }
         StarAction::Down { name } => down(*name),
         StarAction::List => list(),
-        StarAction::Exec { star, host, command } => Err(exec(*star, *host, command)),
+        StarAction::Exec { star, host, command } => exec(*star, *host, command),
         StarAction::Run { layout, command } => run_beside(&layout.layout()?, command),
     }
 }
@@ -127,10 +129,10 @@ pub(crate) fn run(args: &StarArgs) -> Result<Verdict> {
 /// # Errors
 /// Why that cannot be.
 pub(crate) fn need_root() -> Result<()> {
-    if rootless::is_root() {
-        return Ok(());
+    if !rootless::is_root() {
+        rootless::enter()?;
     }
-    Err(rootless::enter())
+    Ok(())
 }
 
 fn show_plan(layout: &StarLayout) -> Result<Verdict> {
@@ -159,16 +161,12 @@ fn up(layout: &StarLayout, keep: bool, calibrate: bool) -> Result<Verdict> {
     let stop = signals::stop_flag()?;
     let began = clock::now();
     let star = Star::build(layout, &stop)?;
-    let took = clock::now().since(began);
-    let hosts = layout.links.len();
-    output::eprintln(format_args!(
-        "star {} is up: {hosts} hosts in {:.2} s",
-        star.id(),
-        took.as_secs_f64()
-    ));
+    let (id, hosts, took) = (star.id, layout.links.len(), clock::now().since(began));
+    let took = took.as_secs_f64();
+    output::eprintln(format_args!("star {id} is up: {hosts} hosts in {took:.2} s"));
     output::print(&table(&star))?;
     if calibrate {
-        let mut measured = calibrate::links(star.hosts(), &stop)?;
+        let mut measured = calibrate::links(&star.hosts, &stop)?;
         measured.loss_check = calibrate::loss(&star, &stop)?;
         output::print(&format!("\n{measured}\n"))?;
         measured.check(calibrate::TOLERANCE, false)?;
@@ -184,36 +182,23 @@ fn up(layout: &StarLayout, keep: bool, calibrate: bool) -> Result<Verdict> {
     while !stop.load(Ordering::Relaxed) {
         thread::sleep(POLL_INTERVAL);
     }
-    remove(star)?;
-    Ok(Verdict::Interrupted)
-}
-
-fn remove(star: Star) -> Result<()> {
     let began = clock::now();
     star.down()?;
     let took = clock::now().since(began);
     output::eprintln(format_args!("star is down in {:.2} s", took.as_secs_f64()));
-    Ok(())
+    Ok(Verdict::Interrupted)
 }
 
 fn table(star: &Star) -> String {
-    let mut table = Table::new(&[
-        ("host", Align::Right, 0),
-        ("address", Align::Left, 0),
-        ("up", Align::Right, 2),
-        ("down", Align::Right, 2),
-        ("namespace", Align::Left, 1),
-    ]);
-    for (number, host) in star.hosts().iter().enumerate() {
-        table.row([
-            number.to_string(),
-            host.address.to_string(),
-            host.link.up.to_string(),
-            host.link.down.to_string(),
-            star.id().namespace(StarNode::Host(number)),
-        ]);
-    }
-    table.fitted(output::width())
+    let columns: [ColumnOf<(usize, StarId, &Host)>; 5] = [
+        ("host", Align::Right, 0, |(number, ..)| number.to_string()),
+        ("address", Align::Left, 0, |(.., host)| host.address.to_string()),
+        ("up", Align::Right, 2, |(.., host)| host.link.up.to_string()),
+        ("down", Align::Right, 2, |(.., host)| host.link.down.to_string()),
+        ("namespace", Align::Left, 1, |(number, id, _)| id.namespace(StarNode::Host(*number))),
+    ];
+    let hosts = (0..).zip(&star.hosts).map(|(number, host)| (number, star.id, host));
+    Table::of(&columns, &hosts.collect::<Vec<_>>()).fitted(output::width())
 }
 
 fn down(name: Option<StarId>) -> Result<Verdict> {
@@ -224,10 +209,7 @@ fn down(name: Option<StarId>) -> Result<Verdict> {
         return Err(Error::refused("the star", format!("there is no star {name}")));
     }
     let mut removed = 0;
-    for star in &found {
-        if name.is_some_and(|name| name != star.id) {
-            continue;
-        }
+    for star in found.iter().filter(|star| name.is_none_or(|name| name == star.id)) {
         if star.owner_lives {
             let process = star.id.process;
             let spared = format!("star {} is in use by process {process}", star.id);
@@ -245,7 +227,8 @@ fn down(name: Option<StarId>) -> Result<Verdict> {
         ));
         removed += 1;
     }
-    let folders = if name.is_none() { work_folder::remove_leftovers() } else { 0 };
+    let is_left = |id: &StarId| name.is_none() && !id.owner_lives();
+    let folders = work_folder::remove(is_left);
     if folders > 0 {
         output::eprintln(format_args!("{folders} working folders of killed studies removed"));
     }
@@ -256,46 +239,34 @@ fn down(name: Option<StarId>) -> Result<Verdict> {
 }
 
 fn list() -> Result<Verdict> {
-    let mut table = Table::new(&[
-        ("star", Align::Left, 0),
-        ("hosts", Align::Right, 0),
-        ("owner", Align::Left, 0),
-    ]);
-    for star in cleanup::find() {
-        let owner = if star.owner_lives {
-            format!("process {}", star.id.process)
-        } else {
-            "has ended".to_owned()
-        };
-        let hosts = star.namespaces.len().saturating_sub(1);
-        table.row([star.id.to_string(), hosts.to_string(), owner]);
-    }
-    output::print(&table.fitted(output::width()))?;
+    let columns: [ColumnOf<ExistingStar>; 3] = [
+        ("star", Align::Left, 0, |star| star.id.to_string()),
+        ("hosts", Align::Right, 0, |star| star.namespaces.len().saturating_sub(1).to_string()),
+        ("owner", Align::Left, 0, |star| {
+            let owner = star.owner_lives.then(|| format!("process {}", star.id.process));
+            owner.unwrap_or_else(|| "has ended".to_owned())
+        }),
+    ];
+    output::print(&Table::of(&columns, &cleanup::find()).fitted(output::width()))?;
     Ok(Verdict::AllVerified)
 }
 
 /// Becomes the program, on the host. Returns only when that cannot be.
-fn exec(star: Option<StarId>, host: usize, command: &[String]) -> Error {
-    let id = match which(star) {
-        Ok(id) => id,
-        Err(error) => return error,
-    };
+fn exec(star: Option<StarId>, host: usize, command: &[String]) -> Result<Verdict> {
+    let id = which(star)?;
     let namespace = id.namespace(StarNode::Host(host));
     if !namespace::names().contains(&namespace) {
-        return Error::refused("the star", format!("star {id} has no host {host}"));
+        return Err(Error::refused("the star", format!("star {id} has no host {host}")));
     }
     let [program, arguments @ ..] = command else {
-        return Error::Usage { what: "no program".to_owned() };
+        return Err(Error::usage("no program"));
     };
     // The thread that entered the host becomes the program, and with it the whole process.
-    let failed = namespace::enter(&namespace::path_of(&namespace), || {
+    let error = namespace::enter(&namespace::path_of(&namespace), || {
         namespace::name_host(&format!("host-{host}"));
         Command::new(program).args(arguments).exec()
-    });
-    match failed {
-        Ok(error) => Error::io("start the program", program)(error),
-        Err(error) => error,
-    }
+    })?;
+    Err(Error::io("start the program", program)(error))
 }
 
 fn which(star: Option<StarId>) -> Result<StarId> {
@@ -322,11 +293,11 @@ fn run_beside(layout: &StarLayout, command: &[String]) -> Result<Verdict> {
     let star = Star::build(layout, &stop)?;
     star.start_loss()?;
     let [program, arguments @ ..] = command else {
-        return Err(Error::Usage { what: "no program".to_owned() });
+        return Err(Error::usage("no program"));
     };
     let child = Command::new(program)
         .args(arguments)
-        .env(VARIABLE, star.id().to_string())
+        .env(VARIABLE, star.id.to_string())
         .spawn()
         .map_err(Error::io("start the program", program))?;
     let code = wait_for_exit(child, &stop)?;

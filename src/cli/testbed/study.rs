@@ -4,12 +4,15 @@ use std::{
     fs,
     path::{Path, PathBuf},
     str::FromStr,
+    sync::Arc,
 };
 
 use crate::{
     cli::{
-        output, signals,
-        testbed::{links::LinkArgs, star},
+        output,
+        push::ReachArgs,
+        signals,
+        testbed::{links::LinkArgs, room::Room, star},
     },
     error::{Error, Result},
     report::verdict::Verdict,
@@ -23,18 +26,19 @@ use crate::{
         },
         study::{
             contender::{
-                Contender, multicast, native::Native, nginx, nginx::Nginx, torrent::TorrentClient,
+                Contender, multicast::MulticastTool, native::Native, nginx::Nginx,
+                torrent::TorrentClient,
             },
             environment::Environment,
             figure,
-            grid::{ClientCounts, Grid, Preset},
+            grid::{Cell, ClientCounts, Grid, Preset},
             page,
             results::Results,
             runner::{Study, Testbed},
             table,
         },
     },
-    text::escape,
+    text::{ShownPath, escape, escape_path},
     units::{Bytes, Rate},
 };
 
@@ -91,11 +95,9 @@ pub(crate) struct StudyArgs {
     /// Forget what DIR has of an earlier study
     #[arg(long, help_heading = "Files")]
     pub(crate) fresh: bool,
-    /// Run on the hosts in FILE instead of stars of our own: one a line, `NAMESPACE ADDRESS
-    /// DEVICE`, the server first
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["preset", "loss"])]
-    #[arg(help_heading = "Links", hide_short_help = true)]
-    pub(crate) hosts_from: Option<PathBuf>,
+    /// Where it runs.
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
     /// TCP congestion control of the server, such as cubic; the system's own unless given
     #[arg(long, value_name = "NAME", help_heading = "Links", hide_short_help = true)]
     pub(crate) congestion: Option<String>,
@@ -106,6 +108,28 @@ pub(crate) struct StudyArgs {
     /// Print the document instead of the table
     #[arg(long, help_heading = "Output")]
     pub(crate) json: bool,
+}
+
+/// Where a study runs, if not on stars of its own.
+#[derive(Debug, clap::Args)]
+#[command(mut_group("ReachArgs", |group| group.requires("room")))]
+pub(crate) struct PlaceArgs {
+    /// Run on the hosts in FILE instead of stars of our own: one a line, `NAMESPACE ADDRESS
+    /// DEVICE`, the server first
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["preset", "loss"])]
+    #[arg(help_heading = "Links", hide_short_help = true)]
+    pub(crate) hosts_from: Option<PathBuf>,
+    /// Run on the machines in FILE, as push does
+    ///
+    /// One a line, NAME or NAME ADDRESS; N clients are the first N. Their network is as it is:
+    /// there is no bound. The copies are removed.
+    #[arg(long, value_name = "FILE", help_heading = "Links")]
+    #[arg(conflicts_with_all = ["hosts_from", "preset", "rate", "loss", "up", "down", "host_links",
+        "loss_of", "delay", "router", "offloads", "tolerance"])]
+    pub(crate) room: Option<PathBuf>,
+    /// How its machines are reached.
+    #[command(flatten)]
+    pub(crate) reach: ReachArgs,
 }
 
 /// What a study measures unless it is told.
@@ -120,27 +144,40 @@ const RATE: u64 = 100_000_000;
 /// written, or the user stopped it; what was measured until then is written.
 pub(crate) fn run(args: &StudyArgs) -> Result<Verdict> {
     let grid = grid(args)?;
+    let (place, congestion) = (&args.place, args.congestion.clone());
+    let open = |path| Room::open(path, &place.reach, congestion, &grid);
+    let room = place.room.as_deref().map(open).transpose()?;
     let mut links = args.links.clone();
     links.router |= args.preset == Some(Preset::Router);
     let contenders = contenders(args)?;
     // A grid that no star can have is a usage error, before anything is made.
     let hosts = usize::from(grid.most_clients()) + 1;
-    for (rate, loss) in grid.stars() {
+    for (rate, loss) in grid.stars().into_iter().filter(|_| room.is_none()) {
         links.layout(hosts, Rate(rate), loss)?;
     }
-    let given = match &args.hosts_from {
+    let given = match &args.place.hosts_from {
         Some(path) => Some(given(path, &grid, &links)?),
         None => None,
     };
-    star::need_root()?;
-    let stop = signals::stop_flag()?;
-    fs::create_dir_all(&args.out).map_err(Error::io("make the folder", args.out.display()))?;
+    let stop = match room {
+        Some(_) => Arc::default(), // Signals end the push, which ends the study.
+        None => {
+            star::need_root()?;
+            signals::stop_flag()?
+        }
+    };
+    fs::create_dir_all(&args.out).map_err(Error::io("make the folder", ShownPath(&args.out)))?;
     let path = args.out.join("results.json");
-    let mut results = begin(args, grid, &links, given.is_some(), &path)?;
+    let middle = room.as_ref().map(|_| "room").or_else(|| given.as_ref().map(|_| "given"));
+    let mut results = begin(args, grid, &links, middle, &path)?;
     let layout = |hosts, rate, loss| links.layout(hosts, rate, loss);
+    let push = |cell: &Cell, file: &Path, folder: &Path| {
+        room.as_ref().expect("only a room is pushed to").push(cell, file, folder)
+    };
     let study = Study {
         contenders: &contenders,
         testbed: match &given {
+            _ if room.is_some() => Testbed::Room(&push),
             Some(hosts) => Testbed::Given(hosts),
             None => Testbed::Stars(&layout),
         },
@@ -158,7 +195,7 @@ pub(crate) fn run(args: &StudyArgs) -> Result<Verdict> {
     publish(&results, &args.out)?;
     done?;
     if args.json {
-        output::print(&fs::read_to_string(&path).map_err(Error::io("read", path.display()))?)?;
+        output::print(&fs::read_to_string(&path).map_err(Error::io("read", ShownPath(&path)))?)?;
     } else {
         output::print(&table::table(&results, output::width()))?;
     }
@@ -177,14 +214,17 @@ fn grid(args: &StudyArgs) -> Result<Grid> {
         None => or_else(args.size.iter().map(|size| size.0).collect(), vec![SIZE]),
     };
     if bytes.contains(&0) {
-        return Err(Error::Usage { what: "the file must have at least 1 byte".to_owned() });
+        return Err(Error::usage("the file must have at least 1 byte"));
     }
     let given = args.clients.as_ref();
     Grid {
         clients: given.map_or(clients, |ClientCounts(counts)| counts.clone()),
         ways: args.via.clone(),
         bytes,
-        rates: or_else(args.rate.iter().map(|rate| rate.0).collect(), vec![RATE]),
+        rates: match &args.place.room {
+            Some(_) => vec![0],
+            None => or_else(args.rate.iter().map(|rate| rate.0).collect(), vec![RATE]),
+        },
         losses: or_else(args.loss.clone(), losses),
         runs: args.runs,
     }
@@ -197,9 +237,9 @@ fn or_else<T>(given: Vec<T>, preset: Vec<T>) -> Vec<T> {
 }
 
 fn size_of(path: &Path) -> Result<u64> {
-    let about = fs::metadata(path).map_err(Error::io("read the file", path.display()))?;
+    let about = fs::metadata(path).map_err(Error::io("read the file", ShownPath(path)))?;
     if !about.is_file() {
-        return Err(Error::refused(path.display(), "it is not a file"));
+        return Err(Error::refused(ShownPath(path), "it is not a file"));
     }
     Ok(about.len())
 }
@@ -207,20 +247,19 @@ fn size_of(path: &Path) -> Result<u64> {
 fn contenders(args: &StudyArgs) -> Result<Vec<Box<dyn Contender>>> {
     let program = std::env::current_exe().map_err(Error::io("find this program", "the study"))?;
     let contender = |name: &String| -> Result<Box<dyn Contender>> {
-        if name == nginx::NAME {
-            return Ok(Box::new(Nginx));
+        let rivals: [Box<dyn Contender>; 5] = [
+            Box::new(Nginx),
+            Box::new(MulticastTool::Uftp),
+            Box::new(MulticastTool::Udpcast),
+            Box::new(TorrentClient::Aria2),
+            Box::new(TorrentClient::Libtorrent),
+        ];
+        if let Some(rival) = rivals.into_iter().find(|rival| rival.name() == name) {
+            return Ok(rival);
         }
-        if let Some(foreign) = TorrentClient::of(name) {
-            return Ok(Box::new(foreign));
-        }
-        if let Some(rival) = multicast::ALL.into_iter().find(|rival| rival.name() == name) {
-            return Ok(Box::new(rival));
-        }
-        let via = Via::from_str(name).map_err(|error| Error::Usage {
-            what: format!(
-                "--via '{}': {error}, nginx, uftp, udpcast, aria2 or libtorrent",
-                escape(name)
-            ),
+        let via = Via::from_str(name).map_err(|error| {
+            let others = "nginx, uftp, udpcast, aria2 or libtorrent";
+            Error::usage(format_args!("--via '{}': {error}, {others}", escape(name)))
         })?;
         Ok(Box::new(Native { via, program: program.clone(), congestion: args.congestion.clone() }))
     };
@@ -229,7 +268,7 @@ fn contenders(args: &StudyArgs) -> Result<Vec<Box<dyn Contender>>> {
 
 /// The hosts of a network that was given.
 fn given(path: &Path, grid: &Grid, links: &LinkArgs) -> Result<Vec<Host>> {
-    let usage = |what: String| Err(Error::Usage { what });
+    let usage = |what: String| Err(Error::usage(what));
     let [rate] = grid.rates[..] else {
         return usage(
             "--hosts-from: the links have one --rate, the one they were built with".into(),
@@ -246,7 +285,7 @@ fn given(path: &Path, grid: &Grid, links: &LinkArgs) -> Result<Vec<Host>> {
     }
     let wanted = usize::from(grid.most_clients()) + 1;
     if hosts.len() < wanted {
-        let (has, at) = (hosts.len(), path.display());
+        let (has, at) = (hosts.len(), ShownPath(path));
         return usage(format!("{at} has {has} hosts; the study takes {wanted}"));
     }
     Ok(hosts)
@@ -257,20 +296,19 @@ fn begin(
     args: &StudyArgs,
     grid: Grid,
     links: &LinkArgs,
-    is_given: bool,
+    middle: Option<&str>,
     path: &Path,
 ) -> Result<Results> {
     let mut environment = Environment::here(std::env::args().collect());
     let pick = |set: bool, yes: &str, no: &str| if set { yes } else { no }.to_owned();
-    (environment.middle, environment.offloads) = if is_given {
-        ("given".to_owned(), "-".to_owned())
+    if let Some(middle) = middle {
+        (environment.middle, environment.offloads) = (middle.to_owned(), "-".to_owned());
     } else {
-        (pick(links.router, "router", "switch"), pick(links.offloads, "on", "off"))
-    };
-    if !is_given {
-        let queue =
-            |&rate: &u64| format!("{} bytes at {}", setup::queue_bytes(Rate(rate)), Rate(rate));
-        environment.queues = grid.rates.iter().map(queue).collect();
+        environment.middle = pick(links.router, "router", "switch");
+        environment.offloads = pick(links.offloads, "on", "off");
+        let rates = grid.rates.iter().map(|&rate| Rate(rate));
+        let queue = |rate| format!("{} bytes at {rate}", setup::queue_bytes(rate));
+        environment.queues = rates.map(queue).collect();
     }
     let about = describe(args, links, &environment);
     if args.fresh || !path.exists() {
@@ -281,7 +319,7 @@ fn begin(
     earlier.grid.runs = grid.runs;
     if earlier.links != about || earlier.grid != grid {
         return Err(Error::refused(
-            path.display(),
+            ShownPath(path),
             "it is of another study; give another --out, or --fresh to forget it",
         ));
     }
@@ -293,7 +331,10 @@ fn begin(
 
 /// What makes the links and the runs, beside the grid: two studies that differ in it are two.
 fn describe(args: &StudyArgs, links: &LinkArgs, environment: &Environment) -> String {
-    let mut parts = vec![format!("{} in the middle", environment.middle)];
+    let mut parts = vec![match &args.place.room {
+        Some(room) => format!("room {}", escape_path(room)),
+        None => format!("{} in the middle", environment.middle),
+    }];
     if environment.offloads != "-" {
         parts.push(format!("offloads {}", environment.offloads));
     }
@@ -309,7 +350,7 @@ fn describe(args: &StudyArgs, links: &LinkArgs, environment: &Environment) -> St
     let congestion = args.congestion.as_ref();
     parts.extend(congestion.map(|name| format!("congestion control {}", escape(name))));
     let file = args.file.as_ref();
-    parts.extend(file.map(|file| format!("file {}", escape(&file.display().to_string()))));
+    parts.extend(file.map(|file| format!("file {}", escape_path(file))));
     parts.join(", ")
 }
 
@@ -317,7 +358,7 @@ fn describe(args: &StudyArgs, links: &LinkArgs, environment: &Environment) -> St
 fn publish(results: &Results, out: &Path) -> Result<()> {
     let write = |name: &str, text: &str| {
         let path = out.join(name);
-        fs::write(&path, text).map_err(Error::io("write the results", path.display()))
+        fs::write(&path, text).map_err(Error::io("write the results", ShownPath(&path)))
     };
     if results.rows.is_empty() {
         return Ok(());
@@ -331,7 +372,7 @@ fn publish(results: &Results, out: &Path) -> Result<()> {
     output::eprintln(format_args!(
         "results.json, results.csv, report.html and {} plots are in {}",
         figures.len(),
-        out.display()
+        ShownPath(out)
     ));
     Ok(())
 }

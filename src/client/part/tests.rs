@@ -14,7 +14,19 @@ fn open_as(folder: &Path, name: &str, resume: bool, order: ByteOrder) -> Result<
         order,
         resume,
         replace: true,
+        in_place: false,
     })
+}
+
+#[test]
+fn early_sync_reaches_the_part_where_it_stands() {
+    let folder = tempfile::tempdir().expect("folder");
+    let mut copy = open_as(folder.path(), "f", false, ByteOrder::AfterBeginning).expect("room");
+    copy.begin_holes().expect("free");
+    let sync = copy.early_sync();
+    sync().expect("a disk");
+    copy.end_holes();
+    assert_eq!(sync().expect_err("it moved").kind(), io::ErrorKind::NotFound);
 }
 
 #[test]
@@ -22,7 +34,7 @@ fn final_name_appears_only_with_whole_file() {
     let folder = tempfile::tempdir().expect("folder");
     let out = folder.path().join("made/here");
     let copy = part(&out, "f", false).expect("room");
-    io::Write::write_all(&mut copy.file(), b"0123456789").expect("room");
+    io::Write::write_all(&mut &*copy.file, b"0123456789").expect("room");
     assert!(!out.join("f").exists());
     copy.sync().expect("a disk");
     let copy = copy.publish(true).expect("free");
@@ -36,7 +48,7 @@ fn earlier_part_is_resumed_only_when_asked_and_not_too_long() {
     let folder = tempfile::tempdir().expect("folder");
     let fill = |bytes: &[u8]| {
         let copy = part(folder.path(), "f", false).expect("room");
-        io::Write::write_all(&mut copy.file(), bytes).expect("room");
+        io::Write::write_all(&mut &*copy.file, bytes).expect("room");
     };
     fill(b"01234");
     assert_eq!(part(folder.path(), "f", true).expect("there").resumed(), 5);
@@ -49,19 +61,34 @@ fn earlier_part_is_resumed_only_when_asked_and_not_too_long() {
 }
 
 #[test]
+fn process_that_was_started_meanwhile_holds_no_lock() {
+    let folder = tempfile::tempdir().expect("folder");
+    let copy = part(folder.path(), "f", false).expect("room");
+    io::Write::write_all(&mut &*copy.file, b"01234").expect("room");
+    // As a child has it between its fork and its program.
+    let _child = copy.file.try_clone().expect("a descriptor");
+    drop(copy);
+    let copy = part(folder.path(), "f", true).expect("room");
+    assert_eq!(copy.resumed(), 5);
+    let _writer = copy.storage().clone();
+    drop(copy);
+    assert_eq!(part(folder.path(), "f", true).expect("room").resumed(), 0, "a thread writes it");
+}
+
+#[test]
 fn part_with_holes_is_not_resumed_before_they_are_filled() {
     let folder = tempfile::tempdir().expect("folder");
     let open = || open_as(folder.path(), "f", true, ByteOrder::AfterBeginning);
     let left = || part(folder.path(), "f", true).map(|part| part.resumed());
     let copy = open().expect("room");
-    io::Write::write_all(&mut copy.file(), b"012").expect("room");
+    io::Write::write_all(&mut &*copy.file, b"012").expect("room");
     drop(copy);
     let mut copy = {
         assert_eq!(open().expect("there").resumed(), 3);
         open().expect("there")
     };
     copy.begin_holes().expect("a free name");
-    io::Write::write_all(&mut copy.file(), b"012____7").expect("room");
+    io::Write::write_all(&mut &*copy.file, b"012____7").expect("room");
     assert_eq!(open().expect("the next number").resumed(), 0);
     fs::remove_file(folder.path().join(format!(".{}-2.part", Digest::of(b"x").short())))
         .expect("left by that one");
@@ -71,8 +98,8 @@ fn part_with_holes_is_not_resumed_before_they_are_filled() {
     let mut copy = open().expect("room");
     assert_eq!(copy.resumed(), 0);
     copy.begin_holes().expect("a free name");
-    io::Write::write_all(&mut copy.file(), b"01234_6").expect("room");
-    copy.file().set_len(5).expect("cut");
+    io::Write::write_all(&mut &*copy.file, b"01234_6").expect("room");
+    copy.file.set_len(5).expect("cut");
     copy.end_holes();
     drop(copy);
     assert_eq!(left().expect("there"), 5);
@@ -110,7 +137,7 @@ fn part_replaced_while_locked_is_never_published() {
         let folder = tempfile::tempdir().expect("folder");
         let copy = open_as(folder.path(), "f", false, ByteOrder::AfterBeginning);
         let copy = copy.expect("room");
-        io::Write::write_all(&mut copy.file(), b"0123456789").expect("room");
+        io::Write::write_all(&mut &*copy.file, b"0123456789").expect("room");
         let path = swap(folder.path());
         let error = act(copy).expect_err("it is another's").to_string();
         assert!(error.contains("another file stands in its place"), "{error}");
@@ -141,7 +168,7 @@ fn second_client_of_a_number_takes_the_next_free_one() {
         (0..25).map(|_| part(folder.path(), "f", false).expect("a free number")).collect();
     assert_eq!(count(), 25);
     for (n, copy) in (0_u8..).zip(&held) {
-        io::Write::write_all(&mut copy.file(), &[n; 10]).expect("room");
+        io::Write::write_all(&mut &*copy.file, &[n; 10]).expect("room");
     }
     for (n, copy) in (0_u8..).zip(held) {
         let copy = copy.publish(false).expect("its own");
@@ -161,7 +188,7 @@ fn second_client_of_a_number_takes_the_next_free_one() {
 fn part_that_was_published_before_the_lock_is_left_alone() {
     let folder = tempfile::tempdir().expect("folder");
     let copy = part(folder.path(), "f", false).expect("room");
-    io::Write::write_all(&mut copy.file(), b"0123456789").expect("room");
+    io::Write::write_all(&mut &*copy.file, b"0123456789").expect("room");
     let path = copy.path.clone();
     let (late, is_new) = open(&path).expect("readable").expect("there");
     assert!(!is_new);

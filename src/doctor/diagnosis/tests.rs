@@ -60,11 +60,11 @@ fn unreachable(kind: io::ErrorKind) -> Facts {
 fn judged(facts: &Facts) -> (String, String, String) {
     let diagnosis = Diagnosis::of(facts);
     let those = |state| {
-        let those = diagnosis.purposes.iter().filter(|p| diagnosis.works(**p) == state);
+        let those = diagnosis.purposes.iter().filter(|p| diagnosis.outlook(**p) == state);
         those.map(|p| p.word()).collect::<Vec<_>>().join(" ")
     };
     let mends = diagnosis.checks.iter().filter_map(|check| check.mend.clone());
-    (those(Some(false)), those(None), mends.collect::<Vec<_>>().join(" | "))
+    (those("fails"), those("works worse"), mends.collect::<Vec<_>>().join(" | "))
 }
 
 const ALL: &str = "tcp udp multicast swarm http";
@@ -103,7 +103,7 @@ fn each_fault_of_a_machine_names_its_mend() {
         (|f| f.folder.free = Some(0), ALL, "", "--out"),
         (|f| f.folder.rate = Ok(1e6), "", ALL, "--out"),
         (|f| f.clock = Some(false), "", "", "timedatectl set-ntp true"),
-        (|f| f.sha_used = false, "", "", "--features fast-sha1"),
+        (|f| f.sha_used = false, "", "", "feature fast-sha1"),
         (|f| f.star = Some(Err("no root; be root".into())), "star", "", "be root"),
     ];
     for (spoil, fails, worse, mend) in cases {

@@ -7,8 +7,6 @@
 
 use std::{
     fmt::Write as _,
-    fs::File,
-    io,
     net::{Shutdown, TcpStream},
     ops::Range,
     sync::{Arc, atomic::Ordering},
@@ -21,22 +19,24 @@ use crate::{
         config::OverwritePolicy,
         download::{Download, DownloadSpec, Proof},
         part::{ByteOrder, PartSpec, PublishedCopy},
+        receive,
     },
     digest::Digest,
     error::{Error, Phase, Result},
     http::client::remote::{RemoteFile, number},
     net::{
         clock,
-        copy::{self, Copying, Stop},
+        copy::{self, Copying},
         http::client::{IncomingResponse, closed, exchange},
         socket,
+        storage::FileStorage,
     },
     proto::{
         http::{head::HeadBuilder, text},
         native::Offer,
     },
     session::{FileInfo, SeatId, SessionId, Via},
-    text::escape,
+    text::escape_path,
     transfer::{Outcome, Transfer},
     units::Moment,
 };
@@ -124,7 +124,8 @@ impl HttpFetch<'_> {
         let range = start..file.bytes;
         let received = self.receive(&response, &stream, download.file(), range, transfer);
         // Without a digest nothing says of which file a part is.
-        end.is_kept = received.is_err() && sha1.is_some() && transfer.bytes_client > Some(0);
+        let is_found = sha1.is_some() && !self.order.is_in_place();
+        end.is_kept = received.is_err() && is_found && transfer.bytes_client > Some(0);
         received?;
         self.client.set_stage(ClientStage::Verifying);
         self.prove(download, response.head_at, end)?;
@@ -195,6 +196,7 @@ impl HttpFetch<'_> {
                     Some(_) => self.order.replaces(),
                     None => self.order.overwrite == OverwritePolicy::Always,
                 },
+                in_place: self.order.is_in_place(),
             },
             proof: sha1.map_or(Proof::Nothing, Proof::Sha1),
             clients: self.order.clients,
@@ -222,12 +224,14 @@ impl HttpFetch<'_> {
             session: session.and_then(|id| id.parse().ok()).unwrap_or(self.own_session),
             seat: SeatId(number(response, "gatecast-seat").unwrap_or(self.number)),
             clients: clients.or(self.order.group).unwrap_or(self.order.clients),
+            run: None,
             via: Via::Http,
             file: FileInfo {
                 name: self.target.name.clone(),
                 bytes: file.bytes,
                 sha1: sha1.unwrap_or_else(|| self.identity(file)),
             },
+            tree: None,
         }
     }
 
@@ -236,7 +240,7 @@ impl HttpFetch<'_> {
         &self,
         response: &IncomingResponse<'_>,
         stream: &TcpStream,
-        file: &File,
+        file: &FileStorage,
         range: Range<u64>,
         transfer: &mut Transfer,
     ) -> Result<()> {
@@ -258,7 +262,7 @@ impl HttpFetch<'_> {
             stopped: Some(self.fetch.stop_flag()),
         };
         // A server that begins anew sends what the part holds already.
-        file.set_len(range.start).map_err(Error::io("shorten the part", &self.target.name))?;
+        file.cut(range.start).map_err(Error::io("shorten the part", &self.target.name))?;
         let mut first_at = response.head_at;
         if first.is_empty() && want > 0 {
             let deadline = clock::now().after(self.order.stall);
@@ -273,23 +277,7 @@ impl HttpFetch<'_> {
         let last = clock::now();
         let bytes = self.client.moved().load(Ordering::Relaxed);
         transfer.bytes_client = Some(bytes);
-        received.map_err(|stop| match stop {
-            Stop::Stalled => Error::TimedOut {
-                phase: Phase::Transfer.name(),
-                at: peer.to_string(),
-                after: self.order.stall,
-            },
-            Stop::Disk(error) => Error::io("write the copy", self.order.out.display())(error),
-            Stop::Short => {
-                Error::Corrupt { what: "the copy is shorter than what was written".to_owned() }
-            }
-            Stop::Peer(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                let what = format!("the connection ended at byte {bytes} of {want}");
-                Error::io("receive the file", peer)(io::Error::new(error.kind(), what))
-            }
-            Stop::Stopped => Error::Interrupted,
-            Stop::Peer(error) => Error::io("receive the file", peer)(error),
-        })?;
+        received.map_err(|stop| receive::stopped(stop, peer, self.order, (bytes, want)))?;
         // By this the server knows that the last byte was read; one that is gone knows it too.
         let _ = stream.shutdown(Shutdown::Both);
         transfer.first_client = (want > 0).then(|| (clock::id(), first_at));
@@ -301,7 +289,7 @@ impl HttpFetch<'_> {
     fn prove(&self, download: Download, released: Moment, end: &mut ClientReport) -> Result<()> {
         let transfer = end.transfer.as_mut().expect("made before");
         let offer = end.offer.as_mut().expect("made before");
-        let checked = download.verify(|_| Ok(()))?;
+        let checked = download.verify(|_| self.fetch.may_go_on())?;
         transfer.seconds_verified = Some(clock::now().since(released));
         let verified =
             checked.whole(&self.target.name).inspect_err(|_| transfer.verified = Some(false))?;
@@ -316,7 +304,7 @@ impl HttpFetch<'_> {
         if !is_proven {
             return Err(Error::Unproven {
                 from: self.target.host.clone(),
-                copy: escape(&path.display().to_string()),
+                copy: escape_path(&path),
                 sha1: sha1.to_string(),
             });
         }

@@ -118,6 +118,8 @@ function ranges(numbers) {
   }
   return runs.map(([first, last]) => first === last ? first : first + '-' + last).join(', ');
 }
+const NAMES_MAX = 20;
+const someOf = names => names.slice(0, NAMES_MAX).map(safe).join(', ') + (names.length > NAMES_MAX ? ` and ${names.length - NAMES_MAX} more` : '');
 // Each reason once, the most frequent first, with how many have it. Reasons that differ in numbers
 // only are one, without those numbers.
 function reasons(ends, alone) {
@@ -166,12 +168,16 @@ function musterPanel(panel, s) {
   show(panel.act, true);
   panel.list.className = s.clients > 60 ? 'seats many' : 'seats';
   const taken = new Map(s.seats.map(seat => [seat.seat, seat]));
+  // With a roster each seat has a name, whoever sits there.
+  const absent = new Map((s.missing || []).map(seat => [seat.seat, seat.name]));
+  set(panel.why, absent.size ? 'Missing: ' + someOf([...absent.values()]) : '');
   for (let number = 1; number <= s.clients; number++) {
     const seat = taken.get(number);
     const entry = row(panel, number, entry => entry.li.append(entry.name, entry.small));
     entry.li.className = !seat ? 'missing' : seat.ready ? 'ready' : '';
-    set(entry.name, seat ? `${number} ${safe(seat.name)}` : `${number} missing`);
-    set(entry.small, seat ? `${seat.ready ? 'ready' : 'not ready'}, ${seat.kind}, ${safe(seat.client)}` : '\u00a0');
+    const name = seat ? seat.name : absent.get(number);
+    set(entry.name, given(name) ? `${number} ${safe(name)}` : `${number} missing`);
+    set(entry.small, seat ? `${seat.ready ? 'ready' : 'not ready'}, ${seat.kind}, ${safe(seat.client)}` : given(name) ? 'missing' : '\u00a0');
     if (seat) { entry.name.title = safe(seat.name); entry.small.title = entry.small.textContent; }
   }
   if (!panel.how.firstChild) {
@@ -377,11 +383,15 @@ function shortfall(d) {
   // A seat that was lost before the release may have gone to another client since.
   const moved = d.results.filter(r => given(d.release.at) && (given(r.woke_us) || r.outcome === 'cut'));
   const held = new Set(moved.map(r => r.seat));
-  const lost = d.results.filter(r => failed(r) && !moved.includes(r) && !held.has(r.seat));
+  const unseated = d.results.filter(r => failed(r) && !moved.includes(r) && !held.has(r.seat));
+  // Whom a roster names and who did not come: nobody was there to have an address.
+  const absent = unseated.filter(r => !given(r.client) && r.reason === 'did not come');
+  const lost = unseated.filter(r => !absent.includes(r));
   const taken = new Set(d.results.map(r => r.seat));
   const empty = [];
   for (let seat = 1; seat <= d.clients; seat++) if (!taken.has(seat)) empty.push(seat);
   const why = reasons([...moved.filter(failed), ...lost], !given(d.release.at));
+  if (absent.length) why.push(`${count(absent.length, 'client')} missing: ${someOf(absent.map(r => r.name))}`);
   if (empty.length) why.push(`${count(empty.length, 'client')} missing (${empty.length === 1 ? 'seat' : 'seats'} ${ranges(empty)})`);
   const kind = why.length ? 'bad' : 'wait';
   const unproven = d.results.filter(r => r.outcome === 'complete' && !proves(r)).length;
@@ -416,6 +426,22 @@ function plot(d) {
   }).catch(() => {});
 }
 
+// Why seats were slow, a line each; neighbours that wait for the same thing share one.
+function slow(d) {
+  const lines = [];
+  for (const r of d.results.filter(r => r.why)) {
+    const last = lines[lines.length - 1];
+    if (last && last.why.cause === r.why.cause && ['rate', 'uplink'].includes(r.why.cause)) last.to = r.seat;
+    else lines.push({from: r.seat, to: r.seat, why: r.why});
+  }
+  const items = lines.slice(0, BARS_MAX).map(l => make('li',
+    `${l.from === l.to ? `Seat ${l.from}` : `Seats ${l.from} to ${l.to}`}: ${safe(l.why.sentence)}`));
+  if (lines.length > BARS_MAX) items.push(make('li', `and ${lines.length - BARS_MAX} more`));
+  if (d.advice) items.push(make('li', 'To be faster: ' + safe(d.advice)));
+  $('after-slow').replaceChildren(...items);
+  show($('after-slow'), items.length > 0);
+}
+
 function ended(event) {
   const d = event.document;
   const {proven, kind, why, moved} = shortfall(d);
@@ -430,6 +456,7 @@ function ended(event) {
   figures($('after-global'), [[rate(d.global.rate_mbit), 'global rate'], [seconds(d.global.seconds), 'release to last byte'],
     [us(d.release.skew_us), 'release skew'], [us(d.release.skew_client_us), 'skew at the clients'], [bytes(d.file.bytes), 'file size'], [d.via, 'way']]);
   set($('after-notes'), invalid ? 'INVALID: ' + d.identities.map(safe).join('; ') : '');
+  slow(d);
   $('after-notes').className = invalid ? 'bad' : '';
   table(d.results);
   const link = (text, href) => { const a = make('a', text); a.href = at(href); return a; };

@@ -14,15 +14,15 @@ fn pair() -> (TcpStream, TcpStream) {
     (near, listener.accept().expect("connected").0)
 }
 
-fn file(bytes: &[u8]) -> File {
+fn file(bytes: &[u8]) -> FileStorage {
     let mut file = tempfile::tempfile().expect("a temporary folder");
     file.write_all(bytes).expect("room");
-    file
+    file.into()
 }
 
-fn content(file: &File) -> Vec<u8> {
+fn content(file: &FileStorage) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let mut file = file;
+    let mut file = &**file.file().expect("one file");
     file.rewind().expect("seekable");
     file.read_to_end(&mut bytes).expect("readable");
     bytes
@@ -197,7 +197,7 @@ fn source_that_the_kernel_cannot_send_is_read() {
     let (near, mut far) = pair();
     let moved = AtomicU64::new(0);
     let copying = copying(Method::default().resolved().expect("one"), &moved);
-    let source = File::open(path).expect("ours");
+    let source = std::fs::File::open(path).expect("ours").into();
     send(&source, 1..bytes.len() as u64, &near, copying).expect("the buffered way");
     drop(near);
     let mut got = Vec::new();
@@ -220,7 +220,8 @@ fn target_that_the_kernel_cannot_fill_is_written() {
     thread::scope(|scope| {
         scope.spawn(|| near.write_all(&data).expect("it reads"));
         let range = 0..data.len() as u64;
-        receive(&far, &target.expect("room"), range, &[], copying).expect("the buffered way");
+        receive(&far, &target.expect("room").into(), range, &[], copying)
+            .expect("the buffered way");
     });
     assert!(std::fs::read(&path).expect("there") == data);
     assert_eq!(moved.into_inner(), data.len() as u64);
@@ -234,7 +235,7 @@ fn a_full_disk_is_the_disk_s_error() {
     let (mut near, far) = pair();
     near.write_all(&[1; 3000]).expect("room");
     let moved = AtomicU64::new(0);
-    let stop = receive(&far, &full, 0..3000, &[], copying(Method::Buffered, &moved));
+    let stop = receive(&far, &full.into(), 0..3000, &[], copying(Method::Buffered, &moved));
     assert!(matches!(stop, Err(Stop::Disk(_))), "{stop:?}");
 }
 

@@ -1,8 +1,8 @@
 //! A batch of received datagrams.
 
-use std::{fmt, net::SocketAddr};
+use std::net::SocketAddr;
 
-use crate::units::Moment;
+use crate::{text::debug_fields, units::Moment};
 
 /// Datagrams received together, in the order in which they came.
 pub struct DatagramBatch {
@@ -62,11 +62,6 @@ impl DatagramBatch {
         self.entries.is_empty()
     }
 
-    /// Whether it has no room for another.
-    pub fn is_full(&self) -> bool {
-        self.next_slot() >= self.capacity
-    }
-
     /// The datagrams, in the order in which they came.
     pub fn iter(&self) -> impl Iterator<Item = Datagram<'_>> {
         self.entries.iter().map(|entry| Datagram {
@@ -86,8 +81,4 @@ impl DatagramBatch {
     }
 }
 
-impl fmt::Debug for DatagramBatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Batch").field("entries", &self.entries).finish_non_exhaustive()
-    }
-}
+debug_fields!(DatagramBatch, entries);

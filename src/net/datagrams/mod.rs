@@ -150,7 +150,9 @@ impl BatchSocket {
             Err(error)
                 if matches!(
                     error.kind(),
-                    io::ErrorKind::Interrupted | io::ErrorKind::ConnectionRefused
+                    io::ErrorKind::Interrupted
+                        | io::ErrorKind::ConnectionRefused
+                        | io::ErrorKind::ConnectionReset // Windows calls it so.
                 ) =>
             {
                 Ok(0)
@@ -198,12 +200,28 @@ pub fn drops(socket: &UdpSocket) -> Option<u64> {
 fn group_address(group: SocketAddr) -> SocketAddr {
     let mut addr = group;
     if !cfg!(unix) {
-        addr.set_ip(match group.ip() {
-            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        });
+        addr.set_ip(unspecified(group.ip()));
     }
     addr
+}
+
+/// The address that stands for all of this host's, of the family of `like`.
+pub fn unspecified(like: IpAddr) -> IpAddr {
+    match like {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
+}
+
+/// The other host, or a router before it, says of an earlier datagram that nothing arrives there.
+pub fn is_refusal(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset // What Windows calls it.
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+    )
 }
 
 #[cfg(test)]

@@ -205,11 +205,9 @@ fn read_some(
             bytes.truncate(len);
             Ok(bytes)
         }
-        Err(error) if Error::is_timeout(&error) => Err(Error::TimedOut {
-            phase: phase.name(),
-            at: peer.to_string(),
-            after: deadline.since(begun),
-        }),
+        Err(error) if Error::is_timeout(&error) => {
+            Err(Error::timed_out(phase, peer, deadline.since(begun)))
+        }
         Err(error) => Err(Error::io("read the response", peer)(error)),
     }
 }

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use crate::proto::http::request::HttpRequest;
+use crate::{net::host_name, proto::http::request::HttpRequest};
 
 /// True when the host that `request` asks for can only be this server: an address, `localhost`,
 /// this machine's own name, or one of `names`.
@@ -19,9 +19,8 @@ fn is_our_name(host: &str, names: &[String]) -> bool {
     if names.iter().any(|name| name.eq_ignore_ascii_case(host)) {
         return true;
     }
-    let own = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let own = own.trim().to_ascii_lowercase();
-    !own.is_empty() && (host == own || host.strip_suffix(".local") == Some(&own))
+    let own = host_name::own().map(|own| own.to_ascii_lowercase());
+    own.is_some_and(|own| host == own || host.strip_suffix(".local") == Some(&own))
 }
 
 #[cfg(test)]

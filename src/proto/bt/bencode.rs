@@ -37,6 +37,7 @@ pub struct BencodeError {
 
 /// A dictionary being written; its keys come out sorted.
 #[derive(Clone, Debug, Default)]
+#[must_use]
 pub struct Dictionary(BTreeMap<Vec<u8>, Vec<u8>>);
 
 /// Deepest nesting of lists and dictionaries. A tracker's answer has three levels.
@@ -215,7 +216,6 @@ impl<'a> Item<'a> {
 
 impl Dictionary {
     /// Adds a string.
-    #[must_use]
     pub fn bytes(self, key: &str, value: impl AsRef<[u8]>) -> Self {
         let value = value.as_ref();
         let mut encoded = format!("{}:", value.len()).into_bytes();
@@ -224,27 +224,18 @@ impl Dictionary {
     }
 
     /// Adds an integer.
-    #[must_use]
     pub fn integer(self, key: &str, value: i64) -> Self {
         self.raw(key, format!("i{value}e").into_bytes())
     }
 
     /// Adds a count as an integer.
-    #[must_use]
     pub fn count(self, key: &str, value: u64) -> Self {
         self.integer(key, i64::try_from(value).unwrap_or(i64::MAX))
     }
 
-    /// Adds a value that is encoded already.
-    #[must_use]
-    pub fn raw(self, key: &str, encoded: Vec<u8>) -> Self {
-        self.raw_bytes(key.as_bytes(), encoded)
-    }
-
-    /// The same with a key that is not text.
-    #[must_use]
-    pub fn raw_bytes(mut self, key: &[u8], encoded: Vec<u8>) -> Self {
-        self.0.insert(key.to_vec(), encoded);
+    /// Adds a value that is encoded already. A key need not be text.
+    pub fn raw(mut self, key: impl AsRef<[u8]>, encoded: Vec<u8>) -> Self {
+        self.0.insert(key.as_ref().to_vec(), encoded);
         self
     }
 

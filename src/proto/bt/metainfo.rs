@@ -1,15 +1,20 @@
-//! A `.torrent` (BEP 3): one file, its pieces' digests, and where its tracker is.
+//! A `.torrent` (BEP 3): one file, or the files of a folder one after the other, the digests of their
+//! pieces, and where its tracker is.
 //!
 //! Its info-hash is the digest of the `info` dictionary as it was found, never of a re-encoding.
-//! Its name is checked by [`FileName`], like every name from outside.
+//! Its name is checked by [`FileName`], like every name from outside. A folder's torrent is only
+//! read by who has the folder's manifest, so no path in it is ever used.
 
 use std::fmt;
 
 use crate::{
     digest::Digest,
-    proto::bt::{
-        bencode::{self, BencodeError, Dictionary, Item},
-        layout::PieceLayout,
+    proto::{
+        bt::{
+            bencode::{self, BencodeError, Dictionary, Item},
+            layout::PieceLayout,
+        },
+        manifest::{FileEntry, Manifest},
     },
     text::FileName,
 };
@@ -19,9 +24,9 @@ use crate::{
 pub struct Metainfo {
     /// The tracker; `None` when it names none.
     pub announce: Option<String>,
-    /// The file's name.
+    /// The name of the file or folder.
     pub name: FileName,
-    /// The file's length, at least 1.
+    /// The length of the file, or of all files, at least 1.
     pub bytes: u64,
     /// Length of every piece but the last, a power of two.
     pub piece_bytes: u32,
@@ -67,6 +72,12 @@ pub const PIECE_MIN: u32 = 16 << 10;
 /// Greatest length of a piece.
 pub const PIECE_MAX: u32 = 16 << 20;
 
+/// How the `info` dictionary of a `.torrent` begins.
+const INFO_KEY: &[u8] = b"4:info";
+
+/// How the `info` dictionary of a torrent of ours ends behind its pieces.
+const PIECES_TAIL: &[u8] = b"7:privatei1ee";
+
 /// Which lengths a piece may have.
 const PIECE_LENGTHS: &str = "a power of two from 16 KiB to 16 MiB";
 
@@ -87,6 +98,19 @@ pub fn piece_bytes(bytes: u64) -> u32 {
     u32::try_from(wanted.max(least)).unwrap_or(u32::MAX)
 }
 
+/// Longest `.torrent` of a folder, bytes. Each name of a path has its length before it.
+pub fn tree_torrent_max(manifest: &Manifest) -> usize {
+    let files = manifest.files().iter().map(|file| 2 * file.path.as_str().len() + 64);
+    METAINFO_MAX + files.sum::<usize>()
+}
+
+/// An entry of `files`.
+fn encode_file(file: &FileEntry) -> Vec<u8> {
+    let names = file.path.as_str().split('/').map(|name| format!("{}:{name}", name.len()));
+    let path = format!("l{}e", names.collect::<String>());
+    Dictionary::default().count("length", file.bytes).raw("path", path.into_bytes()).finish()
+}
+
 impl Metainfo {
     /// A torrent of a file, private to its tracker.
     ///
@@ -98,11 +122,40 @@ impl Metainfo {
         piece_bytes: u32,
         pieces: Vec<Digest>,
     ) -> Result<Self, MetainfoError> {
+        Self::make(name, bytes, None, (piece_bytes, pieces))
+    }
+
+    /// A torrent of the files of a folder in the manifest's order, private to its tracker. It has no
+    /// place for empty folders, modes and times.
+    ///
+    /// # Errors
+    /// As [`Metainfo::new`].
+    pub fn of_tree(
+        name: FileName,
+        manifest: &Manifest,
+        piece_bytes: u32,
+        pieces: Vec<Digest>,
+    ) -> Result<Self, MetainfoError> {
+        let mut files = vec![b'l'];
+        manifest.files().iter().for_each(|file| files.extend(encode_file(file)));
+        files.push(b'e');
+        Self::make(name, manifest.bytes(), Some(files), (piece_bytes, pieces))
+    }
+
+    fn make(
+        name: FileName,
+        bytes: u64,
+        files: Option<Vec<u8>>,
+        (piece_bytes, pieces): (u32, Vec<Digest>),
+    ) -> Result<Self, MetainfoError> {
         let length = i64::try_from(bytes)
             .map_err(|_| MetainfoError::invalid("length", bytes, "fewer bytes"))?;
         let joined: Vec<u8> = pieces.iter().flat_map(|piece| *piece.as_bytes()).collect();
-        let info = Dictionary::default()
-            .integer("length", length)
+        let info = match files {
+            Some(files) => Dictionary::default().raw("files", files),
+            None => Dictionary::default().integer("length", length),
+        };
+        let info = info
             .bytes("name", name.as_str())
             .integer("piece length", i64::from(piece_bytes))
             .bytes("pieces", joined)
@@ -190,6 +243,34 @@ impl Metainfo {
         Ok(made)
     }
 
+    /// Reads the pieces of a `.torrent` that [`Metainfo::of_tree`] made of the folder `name`; all else
+    /// in it is known from `manifest`.
+    ///
+    /// # Errors
+    /// It is the torrent of another folder, or no torrent.
+    pub fn decode_tree(
+        bytes: &[u8],
+        name: &FileName,
+        manifest: &Manifest,
+    ) -> Result<Self, MetainfoError> {
+        let piece = piece_bytes(manifest.bytes());
+        let count = u32::try_from(manifest.bytes().div_ceil(u64::from(piece)));
+        let count = count.map_or(PIECES_MAX, |count| count.min(PIECES_MAX)) as usize;
+        let make = |pieces| Self::of_tree(name.clone(), manifest, piece, pieces);
+        let mut expected = make(vec![Digest::from_bytes([0; Digest::LEN]); count])?.info;
+        let to = expected.len() - PIECES_TAIL.len();
+        let from = to - count * Digest::LEN;
+        let at = bytes.windows(INFO_KEY.len()).position(|found| found == INFO_KEY);
+        let info = at.and_then(|at| bytes.get(at + INFO_KEY.len()..)?.get(..expected.len()));
+        let info = info.ok_or(MetainfoError::Missing("info"))?;
+        expected[from..to].copy_from_slice(&info[from..to]);
+        if info != expected {
+            return Err(MetainfoError::Unsupported("it is not of the folder that is offered"));
+        }
+        let (pieces, _) = info[from..to].as_chunks::<{ Digest::LEN }>();
+        make(pieces.iter().map(|bytes| Digest::from_bytes(*bytes)).collect())
+    }
+
     fn check(&self) -> Result<(), MetainfoError> {
         let piece = self.piece_bytes;
         if !(PIECE_MIN..=PIECE_MAX).contains(&piece) || !piece.is_power_of_two() {
@@ -236,117 +317,4 @@ impl fmt::Display for MetainfoError {
 impl std::error::Error for MetainfoError {}
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn honest() -> Metainfo {
-        let name = FileName::new("a file.bin").expect("plain");
-        let pieces = vec![Digest::of(b"1"), Digest::of(b"2"), Digest::of(b"3")];
-        Metainfo::new(name, 40_000, 16 << 10, pieces).expect("honest")
-    }
-
-    /// An `info` of which single entries are replaced.
-    fn with(key: &str, value: &[u8]) -> Vec<u8> {
-        let info = Dictionary::default()
-            .integer("length", 40_000)
-            .bytes("name", "x")
-            .integer("piece length", 16 << 10)
-            .bytes("pieces", [7; 60])
-            .raw(key, value.to_vec());
-        Dictionary::default().raw("info", info.finish()).finish()
-    }
-
-    #[test]
-    fn torrent_of_the_most_pieces_can_be_read() {
-        let bytes = u64::from(PIECES_MAX) * (4 << 20);
-        assert_eq!(piece_bytes(bytes), 4 << 20);
-        let name = FileName::new(&"n".repeat(200)).expect("plain");
-        let pieces = vec![Digest::of(b"1"); PIECES_MAX as usize];
-        let made = Metainfo::new(name, bytes, 4 << 20, pieces).expect("honest");
-        let torrent = made.encode(Some("http://h:1/announce"), Some("http://h:1/f"));
-        assert!(torrent.len() > 10 << 20);
-        let read = Metainfo::decode(&torrent).expect("ours");
-        assert_eq!(read.info_hash(), made.info_hash());
-        assert!(Metainfo::decode(&vec![b'd'; METAINFO_MAX + 1]).is_err());
-    }
-
-    #[test]
-    fn torrent_round_trips_with_the_same_hash() {
-        let made = honest();
-        let bytes = made.encode(Some("http://h:1/announce"), None);
-        let read = Metainfo::decode(&bytes).expect("honest");
-        assert_eq!(read.info_hash(), made.info_hash());
-        assert_eq!(read.announce.as_deref(), Some("http://h:1/announce"));
-        assert!(read.private);
-        for end in 0..bytes.len() {
-            assert!(Metainfo::decode(&bytes[..end]).is_err(), "{end}");
-        }
-    }
-
-    #[test]
-    fn info_hash_is_of_the_bytes_as_found() {
-        // A key that we do not know is part of what is hashed.
-        let torrent = with("zz", b"i1e");
-        let read = Metainfo::decode(&torrent).expect("honest");
-        let from = torrent.windows(7).position(|w| w == b"4:infod").expect("there") + 6;
-        assert_eq!(read.info_hash(), Digest::of(&torrent[from..torrent.len() - 1]));
-    }
-
-    #[test]
-    fn invalid_values_are_refused() {
-        Metainfo::decode(&with("private", b"i0e")).expect("honest");
-        for (key, value) in [
-            ("length", &b"i0e"[..]),
-            ("length", b"i-1e"),
-            ("length", b"1:5"),
-            ("length", b"i4611686018427387904e"),
-            ("length", b"i9223372036854775807e"),
-            ("length", b"i65536e"),
-            ("piece length", b"i0e"),
-            ("piece length", b"i-1e"),
-            ("piece length", b"i4611686018427387904e"),
-            ("piece length", b"i16383e"),
-            ("piece length", b"i8192e"),
-            ("piece length", b"i33554432e"),
-            ("piece length", b"i32768e"),
-            ("pieces", b"0:"),
-            ("pieces", b"5:12345"),
-            ("pieces", b"le"),
-            ("files", b"le"),
-            ("attr", b"1:l"),
-            ("name", b"0:"),
-            ("name", b"1:."),
-            ("name", b"2:.."),
-            ("name", b"6:/etc/x"),
-            ("name", b"6:a/../b"),
-            ("name", b"4:..\\x"),
-            ("name", b"4:C:\\x"),
-            ("name", b"3:a\0b"),
-            ("name", b"2:\xff\xfe"),
-            ("name", b"4:a\xe2\x80\xae"),
-            ("name", b"i5e"),
-        ] {
-            let shown = String::from_utf8_lossy(value).into_owned();
-            assert!(Metainfo::decode(&with(key, value)).is_err(), "{key} {shown}");
-        }
-        let long = format!("10000:{}", "x".repeat(10_000));
-        assert!(Metainfo::decode(&with("name", long.as_bytes())).is_err());
-        assert!(Metainfo::decode(&vec![b'l'; METAINFO_MAX + 1]).is_err());
-        assert!(Metainfo::decode(b"i5e").is_err());
-    }
-
-    #[test]
-    fn files_have_about_a_thousand_pieces_and_never_too_many() {
-        for (bytes, piece) in [
-            (1, 16 << 10),
-            (10_485_760, 16 << 10),
-            (100_000_000, 64 << 10),
-            (1 << 30, 512 << 10),
-            (1 << 40, 4 << 20),
-        ] {
-            assert_eq!(piece_bytes(bytes), piece, "{bytes}");
-        }
-        let huge = 1 << 43;
-        assert!(huge / u64::from(piece_bytes(huge)) <= u64::from(PIECES_MAX));
-    }
-}
+mod tests;

@@ -42,7 +42,6 @@ impl ReceiveRate {
     }
 
     /// `len` bytes have come.
-    #[allow(clippy::cast_precision_loss, reason = "the bytes of one read")]
     pub fn received(&mut self, len: usize, now: Moment) {
         if let Some(last) = self.last {
             self.bytes += len as f64;
@@ -56,7 +55,6 @@ impl ReceiveRate {
     }
 
     /// How long to sleep until `left` bytes have come; `None` when a sleep is not worth it.
-    #[allow(clippy::cast_precision_loss, reason = "at most a message")]
     pub fn sleep_time(&self, left: usize) -> Option<Duration> {
         if self.seconds <= MEASURED_MIN || self.bytes <= 0.0 {
             return None;

@@ -203,7 +203,6 @@ impl SuperSeeder {
         if self.peers.len() < 2 {
             return;
         }
-        #[allow(clippy::cast_precision_loss, reason = "a count of pieces")]
         let timeout = OVERDUE_TIMES * self.pending as f64 / uplink_rate;
         // Without a rate the timeout is infinite, and the least one applies.
         let timeout =
@@ -323,7 +322,6 @@ impl SuperSeeder {
 }
 
 /// How many pieces may be pending at a rate of so many pieces a second.
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
 fn ahead(rate: f64) -> usize {
     (rate * AHEAD_SECONDS).ceil() as usize + 1
 }

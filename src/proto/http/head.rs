@@ -4,6 +4,7 @@ use std::fmt::{Display, Write};
 
 /// Writes a head, field by field.
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct HeadBuilder(String);
 
 impl HeadBuilder {
@@ -22,7 +23,6 @@ impl HeadBuilder {
     }
 
     /// Adds a field. Control characters in `value` are left out: one of them could end the field.
-    #[must_use]
     pub fn field(mut self, name: &str, value: impl Display) -> Self {
         let at = self.0.len();
         let _ = write!(self.0, "{name}: {value}");
@@ -35,7 +35,6 @@ impl HeadBuilder {
     }
 
     /// Adds a field if it has a value.
-    #[must_use]
     pub fn maybe(self, name: &str, value: Option<impl Display>) -> Self {
         match value {
             Some(value) => self.field(name, value),

@@ -6,6 +6,7 @@ use crate::proto::http::{HeadError, Headers, head::HeadBuilder, head_end, take_l
 
 /// A response that a server holds in memory.
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct HttpResponse {
     /// The status code.
     pub status: u16,
@@ -50,7 +51,6 @@ impl HttpResponse {
     }
 
     /// Adds a header field.
-    #[must_use]
     pub fn field(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self

@@ -1,13 +1,24 @@
 //! Fields that several messages have.
 
-use std::{net::IpAddr, time::Duration};
+use std::{fmt, net::IpAddr, time::Duration};
 
 use crate::{
     proto::line::{DecodeError, Fields, LineWriter},
     session::{FileInfo, MAX_SEATS},
     text::FileName,
-    transfer::{Counts, Outcome},
+    transfer::{Counts, Evidence, Outcome},
 };
+
+/// What a server says of itself after the last file of a LIST.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListEnd {
+    /// Its run; `None` of one that does not say it.
+    pub run: Option<u64>,
+    /// How many seats a session has; `None` leaves it to the clients.
+    pub clients: Option<u16>,
+    /// The file for clients that name none; `None` where they have to.
+    pub file: Option<FileName>,
+}
 
 /// Longest reason in a message, bytes.
 pub const REASON_MAX: usize = 300;
@@ -37,12 +48,34 @@ pub(super) fn file(fields: &Fields<'_>) -> Result<FileInfo, DecodeError> {
     })
 }
 
+pub(super) fn list_end_fields(line: LineWriter, end: &ListEnd) -> LineWriter {
+    let file = end.file.as_ref().map(FileName::as_str);
+    line.maybe("run", end.run).maybe("clients", end.clients).maybe("file", file)
+}
+
+pub(super) fn list_end(fields: &Fields<'_>) -> Result<ListEnd, DecodeError> {
+    Ok(ListEnd {
+        run: fields.optional_number("run")?,
+        clients: fields.optional_number("clients")?,
+        file: optional(fields, "file", FileName::new)?,
+    })
+}
+
 pub(super) fn seats(fields: &Fields<'_>, key: &str) -> Result<u16, DecodeError> {
     let number: u16 = fields.number(key)?;
     if !(1..=MAX_SEATS).contains(&number) {
         return Err(DecodeError(format!("{key}={number} is not 1 to {MAX_SEATS}")));
     }
     Ok(number)
+}
+
+/// A field that may be absent, read by the type's own parser.
+pub(super) fn optional<T, E: fmt::Display>(
+    fields: &Fields<'_>,
+    key: &str,
+    parse: impl FnOnce(&str) -> Result<T, E>,
+) -> Result<Option<T>, DecodeError> {
+    fields.get(key).map(|_| fields.parsed(key, parse)).transpose()
 }
 
 pub(super) fn span(fields: &Fields<'_>, key: &str) -> Result<Duration, DecodeError> {
@@ -62,6 +95,12 @@ impl LineWriter {
         let named = Counts::NAMES.into_iter().zip(counts.values());
         named.fold(self, |line, (name, value)| line.maybe(name, value))
     }
+
+    /// Adds what is known of where the time went, each figure under its name.
+    pub(super) fn evidence(self, evidence: &Evidence) -> Self {
+        let named = Evidence::NAMES.into_iter().zip(evidence.values());
+        named.fold(self, |line, (name, value)| line.maybe(name, value))
+    }
 }
 
 pub(super) fn counts(fields: &Fields<'_>) -> Result<Counts, DecodeError> {
@@ -70,6 +109,14 @@ pub(super) fn counts(fields: &Fields<'_>) -> Result<Counts, DecodeError> {
         *value = fields.optional_number(name)?;
     }
     Ok(Counts::from_values(values))
+}
+
+pub(super) fn evidence(fields: &Fields<'_>) -> Result<Evidence, DecodeError> {
+    let mut values = Evidence::default().values();
+    for (name, value) in Evidence::NAMES.into_iter().zip(&mut values) {
+        *value = fields.optional_number(name)?;
+    }
+    Ok(Evidence::from_values(values))
 }
 
 pub(super) fn outcome(fields: &Fields<'_>) -> Result<Outcome, DecodeError> {

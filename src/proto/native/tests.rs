@@ -20,12 +20,19 @@ fn line(bytes: Vec<u8>) -> String {
 #[test]
 fn openings_come_back() {
     let joins = [
-        Join { file: None, group: 1, via: None, name: ClientName::new("a").expect("short") },
+        Join {
+            file: None,
+            group: 1,
+            via: None,
+            name: ClientName::new("a").expect("short"),
+            takes_trees: false,
+        },
         Join {
             file: Some(FileName::new(&"é".repeat(127)).expect("longest")),
             group: MAX_SEATS,
             via: Some(Via::Multicast),
             name: ClientName::new("\u{1b}[2J =%\n|").expect("any text"),
+            takes_trees: true,
         },
     ];
     let others = [ClientHello::List, ClientHello::Echo, ClientHello::Challenge(Challenge(0xab))];
@@ -41,10 +48,11 @@ fn the_wire_is_what_the_document_says() {
         group: 25,
         via: Some(Via::Tcp),
         name: ClientName::new("pc 7").expect("short"),
+        takes_trees: true,
     };
     assert_eq!(
         line(ClientHello::Join(join).encode()),
-        "GATECAST/1 JOIN file=100%20MB%20%C3%A9%3D%25.bin group=25 via=tcp name=pc%207"
+        "GATECAST/1 JOIN file=100%20MB%20%C3%A9%3D%25.bin group=25 via=tcp name=pc%207 tree=yes"
     );
     assert_eq!(line(FromServer::Go { bytes: 17 }.encode()), "GO bytes=17");
     assert_eq!(line(FromClient::Held.encode()), "HELD");
@@ -60,6 +68,7 @@ fn every_message_of_a_client_comes_back() {
         durable: None,
         first: Some((ClockId(u64::MAX), Moment(0))),
         counts: Counts::from_values([Some(u64::MAX); Counts::NAMES.len()]),
+        evidence: Evidence::from_values([Some(u64::MAX); Evidence::NAMES.len()]),
     };
     for message in [
         FromClient::Proof(Digest::of(b"p")),
@@ -72,6 +81,7 @@ fn every_message_of_a_client_comes_back() {
             durable: Some(Duration::from_secs(3)),
             first: None,
             counts: Counts::default(),
+            evidence: Evidence::default(),
             ..receipt.clone()
         }),
         FromClient::Receipt(receipt),
@@ -98,6 +108,7 @@ fn every_message_of_a_server_comes_back() {
         first: None,
         sender: "sendfile, bbr".to_owned(),
         counts: Counts::from_values([Some(u64::MAX); Counts::NAMES.len()]),
+        evidence: Evidence::default(),
     };
     let longest: IpAddr = "2001:db8:1111:2222:3333:4444:5555:6666".parse().expect("valid");
     for message in [
@@ -109,14 +120,29 @@ fn every_message_of_a_server_comes_back() {
             session: SessionId(1),
             seat: SeatId(1),
             clients: MAX_SEATS,
+            run: Some(u64::MAX),
             via: Via::Tcp,
             file: file(),
+            tree: Some(500_000),
         }),
-        FromServer::File(FileInfo { bytes: SIZE_MAX, ..file() }),
-        FromServer::End,
+        FromServer::File { file: FileInfo { bytes: SIZE_MAX, ..file() }, is_tree: false },
+        FromServer::File { file: file(), is_tree: true },
+        FromServer::End(ListEnd::default()),
+        FromServer::End(ListEnd {
+            run: Some(0),
+            clients: Some(MAX_SEATS),
+            file: Some(file().name),
+        }),
         FromServer::Wait { ready: 0, clients: 25 },
         FromServer::Go { bytes: 0 },
         FromServer::Summary(Summary { reason: Some("é".repeat(150)), ..summary.clone() }),
+        // A way has counters, or its payload goes over the connection.
+        FromServer::Summary(Summary {
+            reason: Some("é".repeat(150)),
+            counts: Counts::default(),
+            evidence: Evidence::from_values([Some(u64::MAX); Evidence::NAMES.len()]),
+            ..summary.clone()
+        }),
         FromServer::Summary(summary),
         FromServer::Error { code: ErrorCode::Muster, reason: "3 of 25".to_owned() },
     ] {

@@ -158,7 +158,6 @@ impl SenderReport {
 
 /// A time in whole microseconds, of one that is never negative.
 // A float to an integer saturates, so no value is wrong.
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 pub fn whole_us(us: f64) -> u64 {
     us.round() as u64
 }

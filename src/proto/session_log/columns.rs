@@ -1,18 +1,23 @@
 //! The columns of a session log, and its first line.
 
 pub(super) use crate::proto::log_cell::SEPARATOR;
-use crate::transfer::Counts;
+use crate::transfer::{Counts, Evidence};
 
-/// Longest line, bytes, its end included. The longest that `LogLine::encode` writes is under 7 KiB.
+/// Longest line, bytes, its end included. The longest that `LogLine::encode` writes is under 7.5 KiB.
 pub const LINE_MAX: usize = 8 * 1024;
 
 /// The columns of a line, in order; seconds, microseconds (`us`) and Mbit/s as the names say,
 /// sizes in bytes.
-pub const COLUMNS: [&str; COLUMNS_MIN + 1] = {
-    let mut columns = ["key"; COLUMNS_MIN + 1];
+pub const COLUMNS: [&str; COLUMNS_MIN + 1 + Evidence::NAMES.len()] = {
+    let mut columns = ["key"; COLUMNS_MIN + 1 + Evidence::NAMES.len()];
     let mut at = 0;
     while at < COLUMNS_MIN {
         columns[at] = if at < BEFORE.len() { BEFORE[at] } else { Counts::NAMES[at - BEFORE.len()] };
+        at += 1;
+    }
+    at = 0;
+    while at < Evidence::NAMES.len() {
+        columns[COLUMNS_MIN + 1 + at] = Evidence::NAMES[at];
         at += 1;
     }
     columns

@@ -33,7 +33,7 @@ use crate::{
     proto::log_cell::{DATE, TIME},
     session::{FileInfo, SeatId, SessionId, Via},
     text::{CLIENT_NAME_MAX, FileName, unescape},
-    transfer::{ClockId, Counts, Outcome, Record, Transfer},
+    transfer::{ClockId, Counts, Evidence, Outcome, Record, Transfer},
     units::{Moment, decimal_seconds, micros},
 };
 
@@ -123,7 +123,9 @@ impl LogLine {
         ];
         let counts = transfer.counts.values();
         let key = or_missing(self.key.then_some("yes"));
-        before.into_iter().chain(counts.into_iter().map(or_missing)).chain([key]).collect()
+        let counts = counts.into_iter().map(or_missing);
+        let evidence = transfer.evidence.values().into_iter().map(or_missing);
+        before.into_iter().chain(counts).chain([key]).chain(evidence).collect()
     }
 
     /// Reads a line, which must have its end.
@@ -202,6 +204,11 @@ impl LogLine {
         }
         transfer.counts = Counts::from_values(counts);
         let key = cells.optional("yes or -", |text| (text == "yes").then_some(()))?.is_some();
+        let mut evidence = Evidence::default().values();
+        for figure in &mut evidence {
+            *figure = cells.optional("a number", parsed)?;
+        }
+        transfer.evidence = Evidence::from_values(evidence);
         Ok(Self {
             session,
             via,

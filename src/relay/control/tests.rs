@@ -35,10 +35,10 @@ impl Scene {
     fn ask(&mut self, command: &str) -> String {
         let said = self.control.get_mut().write_all(command.as_bytes());
         said.expect("connected");
-        self.hear()
+        self.read_line()
     }
 
-    fn hear(&mut self) -> String {
+    fn read_line(&mut self) -> String {
         let mut line = String::new();
         self.control.read_line(&mut line).expect("an answer");
         line
@@ -67,7 +67,7 @@ fn expelled_viewer_gives_no_commands_and_frees_its_place() {
     scene.relay.hub.set_state(&viewer, ViewerState::Unconnected);
     drop(viewer);
     assert_eq!(scene.ask(&scene.conectar(1)), "ERROR nobody listens\n");
-    assert_eq!(scene.hear(), "", "and closed");
+    assert_eq!(scene.read_line(), "", "and closed");
     assert!(scene.is_empty_soon(), "its place is taken for ever");
     let visits = scene.relay.stop().expect("no log to fail");
     assert_eq!(visits.len(), 1, "{visits:?}");
@@ -86,7 +86,7 @@ fn connection_never_gets_a_second_viewer() {
     assert_eq!(scene.relay.snapshot().viewers.len(), 1);
     // The honest way to another port: to leave and to come again.
     assert_eq!(scene.ask("DESCONECTAR\n"), "OK\n");
-    assert_eq!(scene.hear(), "");
+    assert_eq!(scene.read_line(), "");
     let again = TcpStream::connect(scene.relay.local_addr()).expect("listening");
     again.set_read_timeout(Some(PATIENCE)).expect("a socket");
     scene.control = BufReader::new(again);

@@ -15,7 +15,7 @@ use std::{
 
 use crate::{
     error::{Error, Phase, Result},
-    net::{clock, datagrams, datagrams::BatchSocket, line_stream::LineStream, lock},
+    net::{clock, datagrams, datagrams::BatchSocket, line_stream::LineStream, lock, socket},
     proto::{
         relay::{
             ControlCommand, ControlReply, ViewerState,
@@ -198,16 +198,10 @@ impl WatchState {
         if control.end_reason.is_some() {
             return;
         }
-        let peek = || {
-            control.stream.set_nonblocking(true)?;
-            let seen = control.stream.peek(&mut [0]);
-            control.stream.set_nonblocking(false)?;
-            seen
-        };
-        match peek() {
-            Ok(0) => self.end(&mut control, "it closed the connection".to_owned()),
-            Err(error) if !Error::is_timeout(&error) => self.end(&mut control, error.to_string()),
-            _ => {}
+        match socket::is_closed(&control.stream) {
+            Ok(true) => self.end(&mut control, "it closed the connection".to_owned()),
+            Ok(false) => {}
+            Err(error) => self.end(&mut control, error.to_string()),
         }
     }
 

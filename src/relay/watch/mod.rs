@@ -10,20 +10,16 @@ use std::{
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, atomic::Ordering},
-    thread,
+    sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
     time::Duration,
 };
 
 use crate::{
     error::{Error, Result},
-    net::{STACK, clock, datagrams::BatchSocket, files, lock, socket},
+    net::{self, clock, datagrams::BatchSocket, files, lock, socket},
     proto::relay::{ControlCommand, ViewerState, status::WatchSnapshot},
-    relay::watch::{
-        control::{ControlState, WatchState},
-        receive::StreamReceiver,
-    },
+    relay::watch::{control::WatchState, receive::StreamReceiver},
 };
 
 mod control;
@@ -138,15 +134,6 @@ impl Watch {
         lock(&self.state.control).end_reason.clone()
     }
 
-    /// Waits for `patience`, or until the relay lets us go; whether it has.
-    pub fn wait(&self, patience: Duration) -> bool {
-        let running = |control: &mut ControlState| control.end_reason.is_none();
-        let control = lock(&self.state.control);
-        let waited = self.state.ended.wait_timeout_while(control, patience, running);
-        let (control, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        control.end_reason.is_some()
-    }
-
     /// Leaves, so that all that was sent is counted: asks for no more, receives what is on its way,
     /// asks what was sent, and disconnects.
     ///
@@ -201,9 +188,5 @@ fn spawn<T: Send + 'static>(
     name: &'static str,
     body: impl FnOnce() -> T + Send + 'static,
 ) -> Result<JoinHandle<T>> {
-    thread::Builder::new()
-        .name(name.to_owned())
-        .stack_size(STACK)
-        .spawn(body)
-        .map_err(Error::io("start the viewer's thread", name))
+    net::spawn(name, body).map_err(Error::io("start the viewer's thread", name))
 }

@@ -1,7 +1,7 @@
 //! The stream on its way through a viewer: received, counted, handed to the player and the disk.
 
 use std::{
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    net::{SocketAddr, UdpSocket},
     sync::{Arc, atomic::Ordering},
     thread,
 };
@@ -12,6 +12,7 @@ use crate::{
         datagrams::{
             DatagramBatch,
             send_batch::{self, SendBatch},
+            unspecified,
         },
         lock,
     },
@@ -117,9 +118,5 @@ impl StreamReceiver {
 /// # Errors
 /// The system's.
 pub(super) fn player_socket(player: SocketAddr) -> Result<UdpSocket> {
-    let any: SocketAddr = match player {
-        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-    };
-    send_batch::connected_socket(any, player)
+    send_batch::connected_socket((unspecified(player.ip()), 0).into(), player)
 }

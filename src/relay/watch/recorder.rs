@@ -17,7 +17,7 @@ use crossbeam_channel::{Receiver, Sender};
 use crate::{
     error::{Error, Result},
     net::files,
-    text::escape,
+    text::escape_path,
 };
 
 /// The receiving thread's side. The recording ends when it is dropped.
@@ -45,7 +45,7 @@ const OVERHEAD: u64 = 64;
 /// # Errors
 /// It is a symbolic link, or cannot be written.
 pub(super) fn create(path: &Path) -> Result<File> {
-    let at = escape(&path.display().to_string());
+    let at = escape_path(path);
     let failed = || Error::io("record into", &at);
     let refused = || Error::refused(&at, "it is a symbolic link, which no recording replaces");
     if fs::symlink_metadata(path).is_ok_and(|there| there.is_symlink()) {

@@ -1,6 +1,6 @@
 //! The marks of a chart: text that fits and is safe in XML, colours and markers.
 
-use crate::{report::table::width, text::escape};
+use crate::{proto::http::text::html, report::table::clip, text::width};
 
 pub(super) const FONT: f64 = 14.0;
 /// The mean width of a letter in the fonts that `sans-serif` stands for, in parts of its size;
@@ -53,37 +53,16 @@ pub(super) fn text_width(text: &str, size: f64) -> f64 {
 /// As much of `text` as fits into `room` pixels.
 pub(super) fn fitted(text: &str, size: f64, room: f64) -> String {
     // Positive and small: a picture is some thousand pixels.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     clipped(text, (room / (size * LETTER)) as usize)
 }
 
 pub(super) fn clipped(text: &str, letters: usize) -> String {
-    if width(text) <= letters {
-        return text.to_owned();
-    }
-    let mut kept = String::new();
-    for ch in text.chars() {
-        if width(&kept) + 2 > letters {
-            break;
-        }
-        kept.push(ch);
-    }
-    kept + "…"
+    let mut kept = text.to_owned();
+    clip(&mut kept, letters, "…");
+    kept
 }
 
 /// `text` as XML or HTML: no markup, and none of the characters that XML 1.0 forbids even escaped.
 pub fn xml(text: &str) -> String {
-    let mut xml = String::with_capacity(text.len());
-    for ch in escape(text).chars() {
-        match ch {
-            '&' => xml += "&amp;",
-            '<' => xml += "&lt;",
-            '>' => xml += "&gt;",
-            '"' => xml += "&quot;",
-            '\'' => xml += "&#39;",
-            '\u{fffe}' | '\u{ffff}' => xml.push(char::REPLACEMENT_CHARACTER),
-            _ => xml.push(ch),
-        }
-    }
-    xml
+    html(text).replace(['\u{fffe}', '\u{ffff}'], "\u{fffd}")
 }

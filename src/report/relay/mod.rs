@@ -18,7 +18,7 @@ use crate::{
             status::{RelaySnapshot, WatchSnapshot},
         },
     },
-    report::table::{Align, Table, wrapped},
+    report::table::{Align, ColumnOf, Table, wrapped},
     text::escape,
     units::{mbit_per_second, total},
 };
@@ -64,53 +64,35 @@ pub fn read_relay_log(path: &Path) -> Result<Vec<ViewerRecord>> {
 /// One row per viewer, and the sums, in `limit` columns of a terminal. The order of the columns is
 /// the log's.
 pub fn viewer_table(records: &[ViewerRecord], limit: Option<usize>) -> String {
-    let mut table = Table::new(&[
-        ("viewer", Align::Right, 0),
-        ("to", Align::Left, 0),
-        ("watched\ns", Align::Right, 0),
-        ("\nsent", Align::Right, 1),
-        ("\nMbit/s", Align::Right, 0),
-        ("relay\ndropped", Align::Right, 2),
-        ("\npaused", Align::Right, 4),
-        ("source\nCC", Align::Right, 5),
-        ("delay ms\np50", Align::Right, 6),
-        ("\np99", Align::Right, 3),
-        ("\nworst", Align::Right, 6),
-        ("\nreceived", Align::Right, 3),
-        ("host\ndropped", Align::Right, 4),
-        ("network\nlost", Align::Right, 2),
-        ("viewer\nCC", Align::Right, 5),
-        ("jitter\nms", Align::Right, 5),
-        ("\nend", Align::Left, 0),
-    ]);
-    for record in records {
-        let (sent, got) = (&record.sent, record.received.as_ref());
-        let rate = mbit_per_second(sent.bytes, record.watched);
-        table.row([
-            record.viewer.to_string(),
-            record.to.to_string(),
-            format!("{:.1}", record.watched.as_secs_f64()),
-            sent.sent.to_string(),
-            or_missing(rate.map(|rate| format!("{rate:.2}"))),
-            sent.dropped.to_string(),
-            sent.paused.to_string(),
-            sent.cc.to_string(),
-            milliseconds(sent.delay.p50_us),
-            milliseconds(sent.delay.p99_us),
-            milliseconds(sent.delay.worst_us),
-            or_missing(got.map(|got| got.datagrams)),
-            or_missing(got.and_then(|got| got.host_drop)),
-            or_missing(sent.network_lost(got)),
-            or_missing(got.map(|got| got.cc)),
-            milliseconds(got.and_then(|got| got.jitter_us)),
-            match &record.reason {
-                Some(reason) => format!("{}: {}", record.end, escape(reason)),
-                None => record.end.to_string(),
-            },
-        ]);
-    }
+    let table = Table::of(&VIEWER_COLUMNS, records);
     wrapped(&format!("{}{}\n", table.fitted(limit), sums(records)), limit)
 }
+
+const VIEWER_COLUMNS: [ColumnOf<ViewerRecord>; 17] = [
+    ("viewer", Align::Right, 0, |r| r.viewer.to_string()),
+    ("to", Align::Left, 0, |r| r.to.to_string()),
+    ("watched\ns", Align::Right, 0, |r| format!("{:.1}", r.watched.as_secs_f64())),
+    ("\nsent", Align::Right, 1, |r| r.sent.sent.to_string()),
+    ("\nMbit/s", Align::Right, 0, |r| {
+        let rate = mbit_per_second(r.sent.bytes, r.watched);
+        or_missing(rate.map(|rate| format!("{rate:.2}")))
+    }),
+    ("relay\ndropped", Align::Right, 2, |r| r.sent.dropped.to_string()),
+    ("\npaused", Align::Right, 4, |r| r.sent.paused.to_string()),
+    ("source\nCC", Align::Right, 5, |r| r.sent.cc.to_string()),
+    ("delay ms\np50", Align::Right, 6, |r| milliseconds(r.sent.delay.p50_us)),
+    ("\np99", Align::Right, 3, |r| milliseconds(r.sent.delay.p99_us)),
+    ("\nworst", Align::Right, 6, |r| milliseconds(r.sent.delay.worst_us)),
+    ("\nreceived", Align::Right, 3, |r| or_missing(r.received.map(|got| got.datagrams))),
+    ("host\ndropped", Align::Right, 4, |r| or_missing(r.received.and_then(|got| got.host_drop))),
+    ("network\nlost", Align::Right, 2, |r| or_missing(r.sent.network_lost(r.received.as_ref()))),
+    ("viewer\nCC", Align::Right, 5, |r| or_missing(r.received.map(|got| got.cc))),
+    ("jitter\nms", Align::Right, 5, |r| milliseconds(r.received.and_then(|got| got.jitter_us))),
+    ("\nend", Align::Left, 0, |r| match &r.reason {
+        Some(reason) => format!("{}: {}", r.end, escape(reason)),
+        None => r.end.to_string(),
+    }),
+];
 
 /// The sums of `records` as one sentence.
 fn sums(records: &[ViewerRecord]) -> String {
@@ -238,8 +220,9 @@ mod tests {
     use super::*;
     use crate::{
         proto::{histogram::Delay, relay::log::ViewerEnd},
-        report::table::{WIDTH_MIN, width},
+        report::table::WIDTH_MIN,
         session::SessionId,
+        text::width,
     };
 
     fn two() -> [ViewerRecord; 2] {

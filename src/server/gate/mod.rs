@@ -33,26 +33,32 @@ use crate::{
             release::Release,
             seat_limits::SeatLimits,
             state::{GatePhase, GateState, SeatPhase, TakenSeat},
+            waiting_list::WaitingList,
         },
         session_log::LogHandle,
         transport::SendSession,
     },
-    session::{SeatId, Via},
+    session::SeatId,
+    units::Moment,
 };
 
 pub mod latch;
 mod pending;
 pub mod release;
+mod roster;
 pub mod seat;
 mod seat_connection;
 mod seat_limits;
 mod state;
+mod vacancy;
 mod view;
+mod waiting_list;
 
 pub use pending::{ClientKind, MusterEnd, PendingClient};
 pub use seat::Seat;
 pub use seat_connection::{SeatConnection, SessionInfo};
 pub use state::SeatEnd;
+pub(super) use vacancy::SEAT_WAIT;
 pub use view::{GateView, SeatView};
 
 /// One session, from its first seat to its last outcome.
@@ -105,6 +111,7 @@ impl Gate {
             deadline: clock::now().after(muster.max_wait),
             by_hand: false,
             visited: false,
+            waiting: WaitingList::default(),
         };
         Arc::new(Self {
             session: Arc::new(session),
@@ -119,21 +126,32 @@ impl Gate {
         })
     }
 
-    /// Gives `client` the lowest free seat; gives it back when there is none any more.
+    /// Gives `client` the lowest free seat, or until then one that a silent client loses; gives it
+    /// back when there is none.
     fn add(
         &self,
         client: PendingClient,
         moved: Arc<AtomicU64>,
+        until: Moment,
     ) -> Result<(SeatId, PendingClient), PendingClient> {
         let mut state = self.lock();
-        let free = (1..=self.session.clients).map(SeatId).find(|id| !state.seats.contains_key(id));
-        let (GatePhase::Mustering, Some(id)) = (&state.phase, free) else {
+        let mut is_free = state.has_room(self.session.clients);
+        let own = self.own_seat(&client);
+        if let Some(id) = own {
+            (state, is_free) = self.wait_for_own_seat(state, id);
+        } else if !is_free {
+            (state, is_free) = self.wait_for_seat(state, client.peer, until);
+        }
+        let mut seats = (1..=self.session.clients).map(SeatId);
+        let free = own.or_else(|| seats.find(|id| !state.seats.contains_key(id)));
+        let (true, Some(id)) = (is_free, free) else {
             return Err(client);
         };
         state.visited = true;
         let seat = TakenSeat {
             client: client.clone(),
             phase: SeatPhase::Preparing,
+            heard: clock::now(),
             moved,
             resumed: 0,
             given_up: None,
@@ -182,8 +200,8 @@ impl Gate {
             if let Some(seat) = state.seats.get_mut(&id) {
                 seat.phase = SeatPhase::Finished(end);
             }
-        } else {
-            state.seats.remove(&id);
+        } else if let Some(seat) = state.seats.remove(&id) {
+            state.waiting.note_lost(seat.client.peer);
         }
         self.changed.notify_all();
     }
@@ -193,15 +211,13 @@ impl Gate {
         Arc::clone(&self.stopping)
     }
 
-    /// True while a seat may be taken.
+    /// True while there is a seat that nobody has and nobody waits for.
     pub fn has_room(&self) -> bool {
-        let state = self.lock();
-        matches!(state.phase, GatePhase::Mustering)
-            && state.seats.len() < usize::from(self.session.clients)
+        self.lock().has_room(self.session.clients)
     }
 
     /// True until the muster has ended, one way or the other.
-    fn is_mustering(&self) -> bool {
+    pub fn is_mustering(&self) -> bool {
         matches!(self.lock().phase, GatePhase::Mustering)
     }
 
@@ -223,9 +239,10 @@ impl Gate {
     pub fn stop(&self) {
         let state = self.lock();
         self.stopping.store(true, Ordering::Relaxed);
-        // Over TCP a seat's thread ends the payload with words that tell a native client why.
+        // Where the payload goes over the connection, a seat's thread ends it with words that tell a
+        // native client why.
         let is_told = |client: &PendingClient| {
-            client.kind == ClientKind::Native && self.session.via == Via::Tcp
+            client.kind == ClientKind::Native && self.send_session.fills_control()
         };
         state.close_connections(|client| !is_told(client));
         drop(state);
@@ -234,14 +251,17 @@ impl Gate {
 
     /// The session's thread: musters, opens the gate, waits for the last outcome.
     pub fn run(self: &Arc<Self>) {
-        match self.wait_for_muster() {
-            Ok(release) => self.release(&release),
+        let end = self.wait_for_muster();
+        let absent = self.absent(end.as_ref().err());
+        match &end {
+            Ok(release) => self.release(release),
             Err(end) => {
                 log::info!("session {}: {end}", self.session.id);
-                self.lock().end(end);
+                self.lock().end(end.clone());
                 self.decided.notify_all();
             }
         }
+        absent.into_iter().for_each(|row| self.log.finish(self.session.id, row));
         self.wait_for_seats();
         self.log.close(self.session.id);
     }
@@ -270,7 +290,7 @@ impl Gate {
                 self.decided.notify_all();
                 return Ok(release);
             }
-            if state.seats.is_empty() && state.visited {
+            if state.is_left() {
                 if !self.muster.lasting {
                     return Err(MusterEnd::NotEnough("every client has left".to_owned()));
                 }
@@ -279,9 +299,10 @@ impl Gate {
             }
             if now >= state.deadline {
                 return Err(MusterEnd::NotEnough(format!(
-                    "{ready} of {} clients were ready after {} s",
+                    "{ready} of {} clients were ready after {} s{}",
                     self.session.clients,
-                    self.muster.max_wait.as_secs_f64()
+                    self.muster.max_wait.as_secs_f64(),
+                    self.named_missing(&state)
                 )));
             }
             let wait = state.deadline.since(now).min(WATCH);
@@ -342,8 +363,7 @@ impl Gate {
     fn release(&self, release: &Release) {
         let session = self.session.id;
         let stream = self.lock().seats.values().next().map(|seat| Arc::clone(&seat.client.stream));
-        let sender =
-            stream.map_or_else(String::new, |stream| self.send_session.description(&stream));
+        let sender = stream.map_or_else(String::new, |stream| self.send_session.sender(&stream));
         // Logged before it happens: a small file's rows are written a moment after.
         self.log.release(session, release.date(), sender);
         release.open();

@@ -17,6 +17,7 @@ use crate::{
         transport::SendSession,
     },
     transfer::{Outcome, Transfer},
+    units::Moment,
 };
 
 /// A client's place.
@@ -39,8 +40,17 @@ impl Deref for Seat {
 impl Seat {
     /// Takes the lowest free seat of `gate`; gives the client back when there is none any more.
     pub fn take(gate: &Arc<Gate>, client: PendingClient) -> Result<Self, PendingClient> {
+        Self::take_until(gate, client, Moment(0))
+    }
+
+    /// The same, but waits until then for one that a silent client loses.
+    pub fn take_until(
+        gate: &Arc<Gate>,
+        client: PendingClient,
+        until: Moment,
+    ) -> Result<Self, PendingClient> {
         let moved = Arc::new(AtomicU64::new(0));
-        let (id, client) = gate.add(client, Arc::clone(&moved))?;
+        let (id, client) = gate.add(client, Arc::clone(&moved), until)?;
         let (session, stopping) = (Arc::clone(&gate.session), gate.stopping());
         Ok(Self {
             gate: Arc::clone(gate),
@@ -57,6 +67,11 @@ impl Seat {
     /// The client has `bytes` bytes of an earlier session already.
     pub fn resume(&self, bytes: u64) {
         self.gate.resume(self.id(), bytes);
+    }
+
+    /// The client has got further on its way to READY.
+    pub fn note_progress(&self) {
+        self.gate.note_progress(self.id());
     }
 
     /// The client is ready; waits at the gate and goes through it. Returns how long after the
@@ -106,6 +121,9 @@ impl Seat {
                 transfer.fail(Outcome::Cut, MusterEnd::Stopped.to_string());
             }
             None => {}
+        }
+        if self.is_released() && self.send_session().fills_control() {
+            transfer.evidence = transfer.evidence.or(self.evidence());
         }
         if transfer.reason.is_none() && self.is_released() {
             transfer.reason = self.release().disturbed();

@@ -3,10 +3,15 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use crate::{
-    net::primitives::{
-        TcpStream,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+    net::{
+        lock,
+        primitives::{
+            Mutex, TcpStream,
+            atomic::{AtomicBool, AtomicU64, Ordering},
+        },
+        tcp_info,
     },
+    proto::hosts::HostList,
     server::{
         catalog::Source,
         gate::{
@@ -15,7 +20,7 @@ use crate::{
         },
     },
     session::{SeatId, SessionId, Via},
-    transfer::{Outcome, Transfer},
+    transfer::{Evidence, Outcome, Transfer},
 };
 
 /// What a session sends, and to how many; fixed when it begins to muster.
@@ -29,6 +34,8 @@ pub struct SessionInfo {
     pub source: Arc<Source>,
     /// How many seats there are.
     pub clients: u16,
+    /// Who has them, in their order; `None` seats whoever comes.
+    pub roster: Option<Arc<HostList>>,
     /// How long a ready or moving client may be silent.
     pub stall: Duration,
 }
@@ -46,6 +53,8 @@ pub struct SeatConnection {
     /// The release that it went through; `None` before.
     release: Option<Arc<Release>>,
     stopping: Arc<AtomicBool>,
+    /// What its sender saw of it.
+    evidence: Mutex<Evidence>,
 }
 
 impl SeatConnection {
@@ -66,6 +75,7 @@ impl SeatConnection {
             session,
             release: None,
             stopping,
+            evidence: Mutex::default(),
         }
     }
 
@@ -93,7 +103,7 @@ impl SeatConnection {
     }
 
     /// Its client's address.
-    pub(super) fn peer(&self) -> SocketAddr {
+    pub fn peer(&self) -> SocketAddr {
         self.peer
     }
 
@@ -123,6 +133,17 @@ impl SeatConnection {
     /// Set when the server is ending.
     pub fn stopping(&self) -> &AtomicBool {
         &self.stopping
+    }
+
+    /// Keeps what its sender saw of it.
+    pub fn note(&self, evidence: Evidence) {
+        let mut known = lock(&self.evidence);
+        *known = known.or(evidence);
+    }
+
+    /// What its sender and the system saw of the payload on its connection.
+    pub fn evidence(&self) -> Evidence {
+        lock(&self.evidence).or(tcp_info::evidence(&self.stream))
     }
 
     /// A row for the log with what is known of this client.

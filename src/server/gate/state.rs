@@ -7,6 +7,7 @@ use crate::{
     server::gate::{
         pending::{MusterEnd, PendingClient},
         release::Release,
+        waiting_list::WaitingList,
     },
     session::SeatId,
     transfer::{Outcome, Transfer},
@@ -23,6 +24,8 @@ pub(super) struct GateState {
     pub(super) by_hand: bool,
     /// At least one client has had a seat.
     pub(super) visited: bool,
+    /// Who waits for a seat of the full muster.
+    pub(super) waiting: WaitingList,
 }
 
 /// A seat that has a client.
@@ -30,6 +33,8 @@ pub(super) struct GateState {
 pub(super) struct TakenSeat {
     pub(super) client: PendingClient,
     pub(super) phase: SeatPhase,
+    /// When its client asked for it, or last got further.
+    pub(super) heard: Moment,
     pub(super) moved: Arc<AtomicU64>,
     /// Why the session's thread has closed its connection, if it has.
     pub(super) given_up: Option<String>,
@@ -83,6 +88,11 @@ impl GateState {
         let ready =
             self.seats.values().filter(|seat| matches!(seat.phase, SeatPhase::Ready)).count();
         u16::try_from(ready).expect("seats are numbered by u16")
+    }
+
+    /// True when nobody has a seat any more, or waits for one.
+    pub(super) fn is_left(&self) -> bool {
+        self.visited && self.seats.is_empty() && self.waiting.is_empty()
     }
 
     /// The connections of the ready seats for which `wanted` holds.
@@ -171,7 +181,7 @@ impl GateState {
 
 impl TakenSeat {
     /// Ends the wait of a client that is not ready: its thread is in a read, which returns now.
-    fn send_away(&mut self, end: MusterEnd) {
+    pub(super) fn send_away(&mut self, end: MusterEnd) {
         self.phase = SeatPhase::Evicted(end);
         // A connection that is gone already needs no closing.
         let _ = self.client.stream.shutdown(Shutdown::Read);

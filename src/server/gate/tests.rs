@@ -62,6 +62,7 @@ impl Watched {
             via: Via::Tcp,
             source,
             clients,
+            roster: None,
             stall: Duration::from_secs(60),
         };
         let logger = SessionLogger::start(None).expect("a thread");
@@ -86,7 +87,7 @@ impl Watched {
     }
 }
 
-/// A client's end and the guest that it is.
+/// A client's end, and the server's view of it.
 fn client(listener: &TcpListener, name: &str) -> (TcpStream, PendingClient) {
     let far = TcpStream::connect(listener.local_addr().expect("bound")).expect("listening");
     let (near, peer) = listener.accept().expect("connected");

@@ -53,6 +53,8 @@ pub struct GateView {
     pub clients: u16,
     /// The taken seats, in order.
     pub seats: Vec<SeatView>,
+    /// Of a session with a roster, the seats that are not taken, and whose they are; not escaped.
+    pub missing: Vec<(SeatId, String)>,
     /// The time left until the muster's deadline; `None` once it is over.
     pub left: Option<Duration>,
     /// How long ago the gate opened; `None` before.
@@ -87,6 +89,10 @@ impl Gate {
             bytes: self.session.source.info.bytes,
             clients: self.session.clients,
             seats: seats.collect(),
+            missing: self
+                .missing(&state, |_| true)
+                .map(|(id, host)| (id, host.name.as_str().to_owned()))
+                .collect(),
             left: matches!(state.phase, GatePhase::Mustering)
                 .then(|| state.deadline.since(clock::now())),
             released: match &state.phase {

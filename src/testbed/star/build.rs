@@ -12,7 +12,7 @@ use crate::{
         cleanup,
         host::Host,
         layout::{Loss, StarLayout},
-        namespace, setup,
+        namespace, rootless, setup,
         star_id::{StarId, StarNode},
         step,
         step::SetupStep,
@@ -24,21 +24,15 @@ use crate::{
 /// A star that exists. Dropping it removes it.
 #[derive(Debug)]
 pub struct Star {
-    id: StarId,
-    layout: StarLayout,
-    hosts: Vec<Host>,
+    /// Its name.
+    pub id: StarId,
+    /// What was asked for.
+    pub layout: StarLayout,
+    /// Its hosts, the server first.
+    pub hosts: Vec<Host>,
     /// The namespaces that we made, and so may remove.
     made: Vec<String>,
     kept: bool,
-}
-
-/// What the packet filter has counted on the way to one host.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Filtered {
-    /// Packets that were on their way.
-    pub seen: u64,
-    /// Those of them that were dropped.
-    pub lost: u64,
 }
 
 /// How long a new link may take to carry something, beside the delay that was asked for.
@@ -82,20 +76,17 @@ impl Star {
         };
         // Namespaces first and by themselves: what exists after them is ours.
         let (make, fill) = steps.split_at(names.len());
-        match step::run(make) {
-            Ok(()) => star.made = names,
-            Err(failed) => {
-                star.made = names[..failed.done].to_vec();
-                // Dropping the star removes what was made.
-                return Err(explained(failed.error, stop));
-            }
-        }
+        let made = step::run(make);
+        let there = namespace::names();
+        star.made = names.into_iter().filter(|name| there.contains(name)).collect();
+        // Dropping the star removes what was made.
+        made.map_err(|error| explained(error, stop))?;
         // In parts, so that a Ctrl-C is not kept waiting by a large star.
         for part in fill.chunk_by(|a, b| a.inside == b.inside) {
             if stop.load(Ordering::Relaxed) {
                 return Err(Error::Interrupted);
             }
-            step::run(part).map_err(|failed| explained(failed.error, stop))?;
+            step::run(part).map_err(|error| explained(error, stop))?;
         }
         star.wait_until_reachable(stop)?;
         Ok(star)
@@ -129,30 +120,12 @@ impl Star {
         Ok(())
     }
 
-    /// Its name.
-    pub fn id(&self) -> StarId {
-        self.id
-    }
-
-    /// What was asked for.
-    pub fn layout(&self) -> &StarLayout {
-        &self.layout
-    }
-
-    /// Its hosts, the server first.
-    pub fn hosts(&self) -> &[Host] {
-        &self.hosts
-    }
-
     /// Begins to lose packets as the layout asks; nothing when it asks for none.
     ///
     /// # Errors
     /// The packet filter refuses.
     pub fn start_loss(&self) -> Result<()> {
-        match self.layout.loss {
-            None => Ok(()),
-            Some(loss) => self.start_loss_of(loss),
-        }
+        self.layout.loss.map_or(Ok(()), |loss| self.start_loss_of(loss))
     }
 
     /// Begins to lose packets in another way than the layout's.
@@ -160,7 +133,7 @@ impl Star {
     /// # Errors
     /// The packet filter refuses.
     pub fn start_loss_of(&self, loss: Loss) -> Result<()> {
-        Ok(step::run(&setup::loss(&self.id, &self.layout, loss))?)
+        step::run(&setup::loss(&self.id, &self.layout, loss))
     }
 
     /// Ends what [`start_loss_of`](Self::start_loss_of) began.
@@ -168,32 +141,23 @@ impl Star {
     /// # Errors
     /// There is no loss.
     pub fn end_loss(&self) -> Result<()> {
-        Ok(step::run(&setup::no_loss(&self.id, &self.layout))?)
+        step::run(&setup::no_loss(&self.id, &self.layout))
     }
 
-    /// What was seen and dropped on the way to each host since the loss began.
+    /// Packets that were on their way to a host since the loss began, and those that were dropped.
     ///
     /// # Errors
     /// There is no loss, or its counters cannot be read.
-    pub fn filtered(&self) -> Result<Vec<Filtered>> {
+    pub fn filtered(&self, host: usize) -> Result<(u64, u64)> {
         let words = setup::list_counters(&self.layout);
         let middle = namespace::path_of(&self.id.namespace(StarNode::Center));
-        let listed = namespace::enter(&middle, || tool::run(Tool::Nft, &words, ""))??;
         let refused = |why: &str| Error::refused("`nft list counters`", why);
-        if !listed.success {
-            return Err(refused(listed.stderr.trim()));
-        }
+        let listed = namespace::enter(&middle, || tool::run(Tool::Nft, &words, ""))??
+            .map_err(|why| refused(why.trim()))?;
         let counter = |name: String| {
-            packets(&listed.stdout, &name).ok_or_else(|| refused(&format!("no counter {name}")))
+            packets(&listed, &name).ok_or_else(|| refused(&format!("no counter {name}")))
         };
-        (0..self.hosts.len())
-            .map(|host| {
-                Ok(Filtered {
-                    seen: counter(format!("seen{host}"))?,
-                    lost: counter(format!("lost{host}"))?,
-                })
-            })
-            .collect()
+        Ok((counter(format!("seen{host}"))?, counter(format!("lost{host}"))?))
     }
 
     /// Leaves the star standing when this process ends.
@@ -224,16 +188,14 @@ impl Drop for Star {
 
 /// Checks programs and rights before anything is made.
 fn needed(steps: &[SetupStep], layout: &StarLayout) -> Result<()> {
-    let mut tools: Vec<Tool> = steps.iter().filter_map(SetupStep::tool).collect();
-    if layout.loss.is_some() {
-        tools.push(Tool::Nft);
+    let is_needed = |tool: &Tool| {
+        let is_used = steps.iter().any(|step| step.tool() == Some(*tool));
+        is_used || *tool == Tool::Nft && layout.loss.is_some()
+    };
+    for tool in Tool::ALL.into_iter().filter(is_needed) {
+        tool.path()?;
     }
-    for tool in [Tool::Ip, Tool::Tc, Tool::Nft, Tool::Ethtool] {
-        if tools.contains(&tool) {
-            tool.path()?;
-        }
-    }
-    if !nix::unistd::Uid::effective().is_root() {
+    if !rootless::is_root() {
         return Err(Error::refused(
             "the star",
             "it takes root, or a user namespace, to make network namespaces",

@@ -41,16 +41,13 @@ const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 pub fn find() -> Vec<ExistingStar> {
     let mut stars: BTreeMap<StarId, Vec<String>> = BTreeMap::new();
     for name in namespace::names() {
-        if let Ok((id, _)) = StarId::of_namespace(&name) {
+        if let Some((id, _)) = StarId::of_namespace(&name) {
             stars.entry(id).or_default().push(name);
         }
     }
-    let found = |(id, namespaces): (StarId, Vec<String>)| ExistingStar {
-        id,
-        namespaces,
-        owner_lives: id.owner_lives(),
-    };
-    stars.into_iter().map(found).collect()
+    let all = stars.into_iter();
+    all.map(|(id, namespaces)| ExistingStar { id, namespaces, owner_lives: id.owner_lives() })
+        .collect()
 }
 
 /// Removes every star of this process, for one that must end at once. Nothing can be built after.
@@ -69,27 +66,22 @@ pub fn remove_own() {
 /// # Errors
 /// One that could not be removed; the others are.
 pub fn remove(namespaces: &[String]) -> Result<()> {
-    if namespaces.is_empty() {
-        return Ok(());
-    }
+    let there = || {
+        let all = namespace::names().into_iter();
+        all.filter(|name| namespaces.contains(name)).collect::<Vec<_>>()
+    };
     end_processes(namespaces);
-    let mut failed = None;
-    let mut rest: &[String] = namespaces;
-    while !rest.is_empty() {
-        match step::run(&setup::down(rest)) {
-            Ok(()) => break,
-            // One that is gone, or cannot be removed, does not keep the others.
-            Err(one) => {
-                rest = rest.get(one.done + 1..).unwrap_or(&[]);
-                failed = Some(one.error);
-            }
+    let mut failed = step::run(&setup::down(&there())).err();
+    if failed.is_some() {
+        // One that cannot be removed does not keep the others.
+        for step in setup::down(&there()) {
+            failed = step::run(&[step]).err().or(failed);
         }
     }
-    let there = namespace::names();
-    match (failed, namespaces.iter().find(|name| there.contains(name))) {
-        (Some(error), Some(_)) => Err(error),
-        (None, Some(name)) => Err(Error::refused("the star", format!("{name} is still there"))),
+    match (failed, there().first()) {
         (_, None) => Ok(()),
+        (Some(error), _) => Err(error),
+        (None, Some(name)) => Err(Error::refused("the star", format!("{name} is still there"))),
     }
 }
 
@@ -115,19 +107,13 @@ fn end_processes(namespaces: &[String]) {
 
 /// The processes whose network namespace is one of `namespaces`, without this one.
 fn processes(namespaces: &HashSet<(u64, u64)>) -> Vec<i32> {
-    let Ok(folder) = fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    let own = std::process::id();
+    let folder = fs::read_dir("/proc").into_iter().flatten();
+    let own = std::process::id().cast_signed();
+    // Of a dead process that is not yet reaped there is no namespace any more.
+    let namespace = |process| fs::metadata(format!("/proc/{process}/ns/net"));
     let is_inside = |process: &i32| {
-        // Of a dead process that is not yet reaped there is no namespace any more.
-        fs::metadata(format!("/proc/{process}/ns/net"))
-            .is_ok_and(|about| namespaces.contains(&(about.dev(), about.ino())))
+        namespace(*process).is_ok_and(|about| namespaces.contains(&(about.dev(), about.ino())))
     };
-    folder
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
-        .filter(|process| u32::try_from(*process).is_ok_and(|process| process != own))
-        .filter(is_inside)
-        .collect()
+    let all = folder.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    all.filter(|process| *process != own && is_inside(process)).collect()
 }

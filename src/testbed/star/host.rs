@@ -87,10 +87,7 @@ impl Host {
     pub fn reaches(&self, other: Ipv4Addr, patience: Duration) -> Result<bool> {
         let answer =
             self.enter(|| TcpStream::connect_timeout(&(other, DISCARD).into(), patience))?;
-        Ok(match answer {
-            Ok(_) => true,
-            Err(error) => error.kind() == io::ErrorKind::ConnectionRefused,
-        })
+        Ok(answer.map_or_else(|error| error.kind() == io::ErrorKind::ConnectionRefused, |_| true))
     }
 
     /// True when something listens on TCP port `port` of the host.
@@ -158,11 +155,10 @@ pub fn parse(text: &str, at: impl fmt::Display, link: LinkRates) -> Result<Vec<H
         if line.is_empty() {
             continue;
         }
-        let host = parse_line(line, link)
-            .map_err(|what| Error::protocol(format_args!("{at}, line {number},"), what))?;
+        let wrong = |what: String| Error::protocol(format_args!("{at}, line {number},"), what);
+        let host = parse_line(line, link).map_err(wrong)?;
         if hosts.iter().any(|other| other.address == host.address) {
-            let what = format!("a second host has the address {}", host.address);
-            return Err(Error::protocol(format_args!("{at}, line {number},"), what));
+            return Err(wrong(format!("a second host has the address {}", host.address)));
         }
         hosts.push(host);
     }
@@ -176,13 +172,10 @@ pub fn parse(text: &str, at: impl fmt::Display, link: LinkRates) -> Result<Vec<H
 }
 
 fn parse_line(line: &str, link: LinkRates) -> std::result::Result<Host, String> {
-    let wrong = || format!("'{}' is not NAMESPACE ADDRESS DEVICE", escape(line));
-    let mut words = line.split_ascii_whitespace();
-    let mut word = || words.next().ok_or_else(wrong);
-    let (namespace, address, device) = (word()?, word()?, word()?);
-    if words.next().is_some() {
-        return Err(wrong());
-    }
+    let words: Vec<&str> = line.split_ascii_whitespace().collect();
+    let [namespace, address, device] = words[..] else {
+        return Err(format!("'{}' is not NAMESPACE ADDRESS DEVICE", escape(line)));
+    };
     let namespace = match namespace.parse::<u32>() {
         Ok(process) => PathBuf::from(format!("/proc/{process}/ns/net")),
         Err(_) => PathBuf::from(namespace),

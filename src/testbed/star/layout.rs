@@ -133,7 +133,6 @@ impl StarLayout {
     /// The address of a host.
     pub fn address(&self, host: usize) -> Ipv4Addr {
         // `check` holds hosts below 1000, so neither part is cut.
-        #[allow(clippy::cast_possible_truncation)]
         match self.topology {
             StarTopology::Switch => {
                 Ipv4Addr::new(10, 77, (host / 250) as u8, (host % 250 + 1) as u8)
@@ -187,16 +186,13 @@ pub fn parse_loss(text: &str) -> std::result::Result<u32, InvalidValue> {
     let wrong = || InvalidValue::new("loss", text, "a loss such as 1%, 0.1% or 0.01");
     let (number, decimals_max) = text.strip_suffix('%').map_or((text, 6), |rest| (rest, 4));
     let (whole, decimals) = number.split_once('.').unwrap_or((number, ""));
-    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    let ends_in_dot = number.ends_with('.');
-    if whole.is_empty() || ends_in_dot || !digits(whole) || !digits(decimals) {
+    let is_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_number = !whole.is_empty() && !number.ends_with('.');
+    let is_short = whole.len() <= 3 && decimals.len() <= decimals_max;
+    if !is_number || !is_short || !is_digits(whole) || !is_digits(decimals) {
         return Err(wrong());
     }
-    if decimals.len() > decimals_max || whole.len() > 3 {
-        return Err(wrong());
-    }
-    let scaled = format!("{whole}{decimals:0<decimals_max$}");
-    let millionths = scaled.parse().ok();
+    let millionths = format!("{whole}{decimals:0<decimals_max$}").parse().ok();
     millionths.filter(|&millionths| millionths < 1_000_000).ok_or_else(wrong)
 }
 

@@ -51,9 +51,8 @@ pub fn name_host(name: &str) {
 
 /// The names of all namespaces of this system, ours and others'.
 pub fn names() -> Vec<String> {
-    let Ok(folder) = std::fs::read_dir(NAMES) else {
-        return Vec::new(); // The folder appears with the first namespace.
-    };
+    // The folder appears with the first namespace.
+    let folder = std::fs::read_dir(NAMES).into_iter().flatten();
     let mut names: Vec<String> =
         folder.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
     names.sort();

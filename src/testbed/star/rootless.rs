@@ -3,10 +3,12 @@
 //! There it has network namespaces and a `/run` of its own, and all of it ends with it. Where the
 //! kernel forbids user namespaces the program says what is missing.
 
-use std::{ffi::OsString, os::unix::process::CommandExt, path::Path, process::Command};
+use std::{
+    convert::Infallible, ffi::OsString, os::unix::process::CommandExt, path::Path, process::Command,
+};
 
 use crate::{
-    error::Error,
+    error::{Error, Result},
     testbed::star::{tool, tool::Tool},
 };
 
@@ -29,18 +31,15 @@ pub fn is_inside() -> bool {
 
 /// Becomes this program, with the arguments that it has, in a user namespace. Returns only when
 /// that cannot be.
-pub fn enter() -> Error {
+///
+/// # Errors
+/// Why that cannot be.
+pub fn enter() -> Result<Infallible> {
     if let Some(why) = forbidden() {
-        return Error::refused("the star", why);
+        return Err(Error::refused("the star", why));
     }
-    let unshare = match tool::require("the star without root", "unshare", "util-linux") {
-        Ok(unshare) => unshare,
-        Err(error) => return error,
-    };
-    let program = match std::env::current_exe() {
-        Ok(program) => program,
-        Err(error) => return Error::io("find this program", "itself")(error),
-    };
+    let unshare = tool::require("the star without root", "unshare", "util-linux")?;
+    let program = std::env::current_exe().map_err(Error::io("find this program", "itself"))?;
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     let failed = Command::new(&unshare)
         .args(["--user", "--map-root-user", "--net", "--mount", "--"])
@@ -49,15 +48,14 @@ pub fn enter() -> Error {
         .args(arguments)
         .env(MARK, "1")
         .exec();
-    Error::io("enter a user namespace", unshare.display())(failed)
+    Err(Error::io("enter a user namespace", unshare.display())(failed))
 }
 
 /// Why no star can be built here, as far as can be known before trying; after a semicolon what mends
 /// it.
 pub fn obstacle() -> Option<String> {
-    let mut tools = [Tool::Ip, Tool::Tc, Tool::Nft, Tool::Ethtool].into_iter();
-    if let Some(tool) = tools.find(|tool| tool::find(tool.name()).is_none()) {
-        let (name, package) = (tool.name(), tool.package());
+    let mut tools = Tool::ALL.map(Tool::name_and_package).into_iter();
+    if let Some((name, package)) = tools.find(|(name, _)| tool::find(name).is_none()) {
         return Some(format!("the program `{name}` is missing; apt install {package}"));
     }
     if !is_root() {
@@ -78,25 +76,17 @@ fn may_administer() -> bool {
 
 /// Why the kernel does not let us, as far as can be known before trying.
 fn forbidden() -> Option<String> {
-    let read = |path: &str| {
-        let text = std::fs::read_to_string(Path::new("/proc/sys").join(path)).ok()?;
-        Some(text.trim().to_owned())
+    let is_set = |(name, value): &(&str, &str)| {
+        let path = Path::new("/proc/sys").join(name.replace('.', "/"));
+        std::fs::read_to_string(path).is_ok_and(|text| text.trim() == *value)
     };
-    for (path, value, repair) in [
-        ("user/max_user_namespaces", "0", "user.max_user_namespaces"),
-        ("kernel/unprivileged_userns_clone", "0", "kernel.unprivileged_userns_clone"),
-        (
-            "kernel/apparmor_restrict_unprivileged_userns",
-            "1",
-            "kernel.apparmor_restrict_unprivileged_userns",
-        ),
-    ] {
-        if read(path).as_deref() == Some(value) {
-            return Some(format!(
-                "it takes root, or user namespaces, which this system forbids (sysctl {repair} \
-                 is {value})"
-            ));
-        }
-    }
-    None
+    let forbidding = [
+        ("user.max_user_namespaces", "0"),
+        ("kernel.unprivileged_userns_clone", "0"),
+        ("kernel.apparmor_restrict_unprivileged_userns", "1"),
+    ];
+    let (name, value) = forbidding.into_iter().find(is_set)?;
+    Some(format!(
+        "it takes root, or user namespaces, which this system forbids (sysctl {name} is {value})"
+    ))
 }

@@ -9,7 +9,8 @@ use crate::{
     testbed::star::{
         layout::{Loss, StarLayout, StarTopology, Traffic},
         star_id::{StarId, StarNode},
-        step::{SetupAction, SetupStep},
+        step::SetupStep,
+        tool::Tool,
     },
     units::Rate,
 };
@@ -41,32 +42,24 @@ pub fn namespaces(id: &StarId, layout: &StarLayout) -> Vec<String> {
 /// The commands that build the star, without its loss. The first ones make its namespaces, one
 /// each, in the order of [`namespaces`].
 pub fn up(id: &StarId, layout: &StarLayout) -> Vec<SetupStep> {
-    let mut steps: Vec<SetupStep> = namespaces(id, layout)
-        .iter()
-        .map(|name| SetupStep::here(SetupAction::Ip(format!("netns add {name}"))))
-        .collect();
-    let middle = id.namespace(StarNode::Center);
-    steps.extend(settings(&middle, layout.topology == StarTopology::Router));
-    for host in 0..layout.links.len() {
-        let namespace = id.namespace(StarNode::Host(host));
-        steps.extend(settings(&namespace, false));
-    }
-    for host in 0..layout.links.len() {
-        let namespace = id.namespace(StarNode::Host(host));
-        steps.push(SetupStep::here(SetupAction::Ip(format!(
-            "link add p{host} netns {middle} type veth peer name eth0 netns {namespace}"
-        ))));
-    }
-    steps.extend(the_middle(&middle, layout));
-    for host in 0..layout.links.len() {
-        steps.extend(one_host(&id.namespace(StarNode::Host(host)), layout, host));
-    }
+    let names = namespaces(id, layout);
+    let (middle, hosts) = names.split_first().expect("the middle is the first");
+    let make = |name| SetupStep::here(Tool::Ip, format!("netns add {name}"));
+    let mut steps: Vec<SetupStep> = names.iter().map(make).collect();
+    steps.extend(settings(middle, layout.topology == StarTopology::Router));
+    steps.extend(hosts.iter().flat_map(|name| settings(name, false)));
+    steps.extend(hosts.iter().enumerate().map(|(host, name)| {
+        let ends = format!("p{host} netns {middle} type veth peer name eth0 netns {name}");
+        SetupStep::here(Tool::Ip, format!("link add {ends}"))
+    }));
+    steps.extend(the_middle(middle, layout));
+    steps.extend(hosts.iter().enumerate().flat_map(|(host, name)| one_host(name, layout, host)));
     steps
 }
 
 /// Kernel variables of one namespace, before it has any link.
 fn settings(namespace: &str, forward: bool) -> Vec<SetupStep> {
-    let set = |name, value| SetupStep::inside(namespace, SetupAction::Sysctl(name, value));
+    let set = |name, value| SetupStep::set(namespace, name, value);
     let mut steps = vec![
         set("net.ipv6.conf.all.disable_ipv6", "1"),
         set("net.ipv6.conf.default.disable_ipv6", "1"),
@@ -80,7 +73,7 @@ fn settings(namespace: &str, forward: bool) -> Vec<SetupStep> {
 }
 
 fn the_middle(namespace: &str, layout: &StarLayout) -> Vec<SetupStep> {
-    let ip = |words: String| SetupStep::inside(namespace, SetupAction::Ip(words));
+    let ip = |words: String| SetupStep::inside(namespace, Tool::Ip, words);
     let hosts = || 0..layout.links.len();
     let mut steps = vec![ip("link set lo up".to_owned())];
     match layout.topology {
@@ -99,10 +92,8 @@ fn the_middle(namespace: &str, layout: &StarLayout) -> Vec<SetupStep> {
         }
     }
     for (host, link) in layout.links.iter().enumerate() {
-        steps.push(SetupStep::inside(
-            namespace,
-            SetupAction::Tc(format!("qdisc add dev p{host} root {}", shaper(link.down))),
-        ));
+        let words = format!("qdisc add dev p{host} root {}", shaper(link.down));
+        steps.push(SetupStep::inside(namespace, Tool::Tc, words));
     }
     if !layout.offloads {
         steps.extend(hosts().map(|host| offloads_off(namespace, &format!("p{host}"))));
@@ -111,8 +102,8 @@ fn the_middle(namespace: &str, layout: &StarLayout) -> Vec<SetupStep> {
 }
 
 fn one_host(namespace: &str, layout: &StarLayout, host: usize) -> Vec<SetupStep> {
-    let ip = |words: String| SetupStep::inside(namespace, SetupAction::Ip(words));
-    let tc = |words: String| SetupStep::inside(namespace, SetupAction::Tc(words));
+    let ip = |words: String| SetupStep::inside(namespace, Tool::Ip, words);
+    let tc = |words: String| SetupStep::inside(namespace, Tool::Tc, words);
     let (address, prefix) = (layout.address(host), layout.prefix());
     let mut steps = vec![
         ip("link set lo up".to_owned()),
@@ -145,7 +136,7 @@ fn one_host(namespace: &str, layout: &StarLayout, host: usize) -> Vec<SetupStep>
 
 fn shaper(rate: Rate) -> String {
     let burst = bytes_in(rate, BURST).max(BURST_MIN);
-    let queue = bytes_in(rate, QUEUE).max(QUEUE_MIN);
+    let queue = queue_bytes(rate);
     format!("tbf rate {}bit burst {burst} limit {queue}", rate.0)
 }
 
@@ -161,19 +152,15 @@ fn bytes_in(rate: Rate, span: Duration) -> u64 {
 
 /// Without them every packet on a link is one that would be on a wire.
 fn offloads_off(namespace: &str, device: &str) -> SetupStep {
-    SetupStep::inside(
-        namespace,
-        SetupAction::Ethtool(format!(
-            "-K {device} tso off gso off gro off tx-udp-segmentation off"
-        )),
-    )
+    let words = format!("-K {device} tso off gso off gro off tx-udp-segmentation off");
+    SetupStep::inside(namespace, Tool::Ethtool, words)
 }
 
 /// The commands that begin to lose packets. For each host two counters: `seen` of the packets
 /// that were on their way to it, `lost` of those of them that were dropped.
 pub fn loss(id: &StarId, layout: &StarLayout, loss: Loss) -> Vec<SetupStep> {
     let middle = id.namespace(StarNode::Center);
-    let nft = |line: String| SetupStep::inside(&middle, SetupAction::Nft(line));
+    let nft = |line: String| SetupStep::inside(&middle, Tool::Nft, line);
     let family = family(layout.topology);
     let of = match loss.of {
         Traffic::All if layout.topology == StarTopology::Switch => "ether type ip ",
@@ -204,7 +191,7 @@ pub fn loss(id: &StarId, layout: &StarLayout, loss: Loss) -> Vec<SetupStep> {
 pub fn no_loss(id: &StarId, layout: &StarLayout) -> Vec<SetupStep> {
     let middle = id.namespace(StarNode::Center);
     let family = family(layout.topology);
-    vec![SetupStep::inside(&middle, SetupAction::Nft(format!("delete table {family} {TABLE}")))]
+    vec![SetupStep::inside(&middle, Tool::Nft, format!("delete table {family} {TABLE}"))]
 }
 
 /// The words of the `nft` command that lists the counters of [`loss`].
@@ -221,10 +208,8 @@ fn family(topology: StarTopology) -> &'static str {
 
 /// The commands that remove `namespaces`, and with them all that is in them.
 pub fn down(namespaces: &[String]) -> Vec<SetupStep> {
-    namespaces
-        .iter()
-        .map(|name| SetupStep::here(SetupAction::Ip(format!("netns del {name}"))))
-        .collect()
+    let remove = |name| SetupStep::here(Tool::Ip, format!("netns del {name}"));
+    namespaces.iter().map(remove).collect()
 }
 
 #[cfg(test)]

@@ -31,9 +31,8 @@ pub enum StarNode {
     Host(usize),
 }
 
-/// Text that is not the name of a star or of a namespace of one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NotOurs;
+/// What is said of text that is no star's name.
+const NOT_OURS: &str = "not the name of a star, such as gatecast-4711-180500-0";
 
 /// The beginning of the name of each of our namespaces.
 pub const PREFIX: &str = "gatecast-";
@@ -58,20 +57,17 @@ impl StarId {
         }
     }
 
-    /// Takes a namespace's name apart.
-    ///
-    /// # Errors
-    /// It is not exactly a name that [`namespace`](Self::namespace) makes.
-    pub fn of_namespace(name: &str) -> Result<(Self, StarNode), NotOurs> {
-        let (star, place) = name.rsplit_once('-').ok_or(NotOurs)?;
-        let id: Self = star.parse()?;
-        let place = match (place, place.strip_prefix('h')) {
-            ("switch", _) => StarNode::Center,
-            (_, Some(host)) => StarNode::Host(host.parse().map_err(|_| NotOurs)?),
-            _ => return Err(NotOurs),
+    /// Takes a namespace's name apart; `None` where it is not exactly a name that
+    /// [`namespace`](Self::namespace) makes.
+    pub fn of_namespace(name: &str) -> Option<(Self, StarNode)> {
+        let (star, place) = name.rsplit_once('-')?;
+        let id: Self = star.parse().ok()?;
+        let place = match place.strip_prefix('h') {
+            Some(host) => StarNode::Host(host.parse().ok()?),
+            None => StarNode::Center,
         };
-        // Leading zeros, signs: not ours.
-        if id.namespace(place) == name { Ok((id, place)) } else { Err(NotOurs) }
+        // Leading zeros, signs, other words: not ours.
+        (id.namespace(place) == name).then_some((id, place))
     }
 
     /// True while the process that built the star runs.
@@ -100,27 +96,20 @@ impl fmt::Display for StarId {
 }
 
 impl FromStr for StarId {
-    type Err = NotOurs;
+    type Err = &'static str;
 
-    fn from_str(text: &str) -> Result<Self, NotOurs> {
-        let mut parts = text.strip_prefix(PREFIX).ok_or(NotOurs)?.split('-');
-        let mut part = || parts.next().ok_or(NotOurs);
-        let id = Self {
-            process: part()?.parse().map_err(|_| NotOurs)?,
-            start: part()?.parse().map_err(|_| NotOurs)?,
-            number: part()?.parse().map_err(|_| NotOurs)?,
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        let read = || {
+            let mut parts = text.strip_prefix(PREFIX)?.split('-');
+            Some(Self {
+                process: parts.next()?.parse().ok()?,
+                start: parts.next()?.parse().ok()?,
+                number: parts.next()?.parse().ok()?,
+            })
         };
-        if id.to_string() == text { Ok(id) } else { Err(NotOurs) }
+        read().filter(|id| id.to_string() == text).ok_or(NOT_OURS)
     }
 }
-
-impl fmt::Display for NotOurs {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("not the name of a star, such as gatecast-4711-180500-0")
-    }
-}
-
-impl std::error::Error for NotOurs {}
 
 #[cfg(test)]
 mod tests {
@@ -132,7 +121,7 @@ mod tests {
         assert_eq!(id.process, std::process::id());
         assert_ne!(id, StarId::next());
         for place in [StarNode::Center, StarNode::Host(0), StarNode::Host(999)] {
-            assert_eq!(StarId::of_namespace(&id.namespace(place)), Ok((id, place)));
+            assert_eq!(StarId::of_namespace(&id.namespace(place)), Some((id, place)));
         }
         assert_eq!(id.to_string().parse(), Ok(id));
     }
@@ -157,7 +146,7 @@ mod tests {
             "mygatecast-1-2-3-h1",
             "blue",
         ] {
-            assert_eq!(StarId::of_namespace(name), Err(NotOurs), "{name}");
+            assert_eq!(StarId::of_namespace(name), None, "{name}");
         }
     }
 

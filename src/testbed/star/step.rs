@@ -23,122 +23,77 @@ pub struct SetupStep {
 /// What a command does. Every text is made of our own names, numbers and key words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SetupAction {
-    /// `ip` with these words.
-    Ip(String),
-    /// `tc` with these words.
-    Tc(String),
-    /// A line for `nft`.
-    Nft(String),
-    /// `ethtool` with these words.
-    Ethtool(String),
+    /// A program with these words; of `nft`, a line.
+    Run(Tool, String),
     /// Sets a kernel variable: `net.ipv4.ip_forward` and its value.
     Sysctl(&'static str, &'static str),
 }
 
 impl SetupStep {
     /// A command in the namespace that we are in.
-    pub fn here(act: SetupAction) -> Self {
-        Self { inside: None, act }
+    pub fn here(tool: Tool, words: String) -> Self {
+        Self { inside: None, act: SetupAction::Run(tool, words) }
     }
 
     /// A command in `namespace`.
-    pub fn inside(namespace: &str, act: SetupAction) -> Self {
-        Self { inside: Some(namespace.to_owned()), act }
+    pub fn inside(namespace: &str, tool: Tool, words: String) -> Self {
+        Self { inside: Some(namespace.to_owned()), act: SetupAction::Run(tool, words) }
+    }
+
+    /// Sets a kernel variable in `namespace`.
+    pub fn set(namespace: &str, name: &'static str, value: &'static str) -> Self {
+        Self { inside: Some(namespace.to_owned()), act: SetupAction::Sysctl(name, value) }
     }
 
     /// The program that it needs; `None` for one that is a write to a file.
     pub fn tool(&self) -> Option<Tool> {
         match self.act {
-            SetupAction::Ip(_) => Some(Tool::Ip),
-            SetupAction::Tc(_) => Some(Tool::Tc),
-            SetupAction::Nft(_) => Some(Tool::Nft),
-            SetupAction::Ethtool(_) => Some(Tool::Ethtool),
+            SetupAction::Run(tool, _) => Some(tool),
             SetupAction::Sysctl(..) => None,
-        }
-    }
-
-    /// Its words, without program and namespace.
-    fn words(&self) -> &str {
-        match &self.act {
-            SetupAction::Ip(words)
-            | SetupAction::Tc(words)
-            | SetupAction::Nft(words)
-            | SetupAction::Ethtool(words) => words,
-            SetupAction::Sysctl(..) => "",
         }
     }
 
     /// True when both can be lines of one batch.
     fn joins(&self, other: &Self) -> bool {
-        let batches =
-            matches!(self.act, SetupAction::Ip(_) | SetupAction::Tc(_) | SetupAction::Nft(_));
-        batches && self.tool() == other.tool() && self.inside == other.inside
-    }
-}
-
-/// Why steps were not all run.
-#[derive(Debug)]
-pub struct FailedStep {
-    /// How many steps certainly were done before.
-    pub done: usize,
-    /// The step that failed, and the program's own words.
-    pub error: Error,
-}
-
-impl From<FailedStep> for Error {
-    fn from(failed: FailedStep) -> Self {
-        failed.error
+        self.tool().is_some_and(|tool| tool != Tool::Ethtool)
+            && self.tool() == other.tool()
+            && self.inside == other.inside
     }
 }
 
 /// Runs `steps` in their order.
 ///
 /// # Errors
-/// The first step that failed.
-pub fn run(steps: &[SetupStep]) -> Result<(), FailedStep> {
-    let mut done = 0;
+/// The first step that failed, and the program's own words.
+pub fn run(steps: &[SetupStep]) -> Result<()> {
     for batch in steps.chunk_by(SetupStep::joins) {
-        run_batch(batch).map_err(|failed| FailedStep { done: done + failed.done, ..failed })?;
-        done += batch.len();
+        let stderr = match &batch[0].inside {
+            None => carry_out(batch)?,
+            Some(name) => namespace::enter(&namespace::path_of(name), || carry_out(batch))??,
+        };
+        if let Some(stderr) = stderr {
+            let line = failed_line(&stderr).unwrap_or(1).clamp(1, batch.len());
+            return Err(Error::refused(format!("`{}`", batch[line - 1]), reason(&stderr)));
+        }
     }
     Ok(())
-}
-
-fn run_batch(batch: &[SetupStep]) -> Result<(), FailedStep> {
-    let Some(first) = batch.first() else {
-        return Ok(());
-    };
-    let ended = match &first.inside {
-        None => carry_out(batch),
-        Some(name) => {
-            namespace::enter(&namespace::path_of(name), || carry_out(batch)).and_then(|done| done)
-        }
-    };
-    let failure = ended.map_err(|error| FailedStep { done: 0, error })?;
-    let Some(stderr) = failure else {
-        return Ok(());
-    };
-    let line = failed_line(&stderr).unwrap_or(1).clamp(1, batch.len());
-    let step = &batch[line - 1];
-    Err(FailedStep {
-        done: if step.joins(first) { line - 1 } else { 0 },
-        error: Error::refused(format!("`{step}`"), reason(&stderr)),
-    })
 }
 
 /// Runs the batch in the namespace that this thread is in; returns what the program complained of
 /// if it failed.
 fn carry_out(batch: &[SetupStep]) -> Result<Option<String>> {
-    let lines: Vec<&str> = batch.iter().map(SetupStep::words).collect();
-    let text = lines.join("\n") + "\n";
+    let words = |step: &SetupStep| match &step.act {
+        SetupAction::Run(_, words) => words.clone() + "\n",
+        SetupAction::Sysctl(..) => String::new(),
+    };
+    let text: String = batch.iter().map(words).collect();
     let output = match &batch[0].act {
-        SetupAction::Ip(_) => tool::run(Tool::Ip, &["-batch", "-"], &text),
-        SetupAction::Tc(_) => tool::run(Tool::Tc, &["-batch", "-"], &text),
-        SetupAction::Nft(_) => tool::run(Tool::Nft, &["-f", "-"], &text),
-        SetupAction::Ethtool(words) => {
+        SetupAction::Run(Tool::Ethtool, words) => {
             let words: Vec<&str> = words.split(' ').collect();
             tool::run(Tool::Ethtool, &words, "")
         }
+        SetupAction::Run(Tool::Nft, _) => tool::run(Tool::Nft, &["-f", "-"], &text),
+        SetupAction::Run(tool, _) => tool::run(*tool, &["-batch", "-"], &text),
         SetupAction::Sysctl(name, value) => {
             let path = PathBuf::from("/proc/sys").join(name.replace('.', "/"));
             // A kernel without IPv6 has no switch to turn it off.
@@ -149,7 +104,7 @@ fn carry_out(batch: &[SetupStep]) -> Result<Option<String>> {
             return Ok(written.err().map(|error| error.to_string()));
         }
     };
-    Ok(output?.failure())
+    Ok(output?.err())
 }
 
 /// The line that `ip` and `tc` name when a batch fails: `Command failed -:3`.
@@ -174,20 +129,18 @@ fn reason(said: &str) -> String {
 impl fmt::Display for SetupStep {
     /// A line for a shell.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let program = match (&self.inside, &self.act) {
-            (None, SetupAction::Ip(_)) => "ip".to_owned(),
-            (None, SetupAction::Tc(_)) => "tc".to_owned(),
-            (Some(namespace), SetupAction::Ip(_)) => format!("ip -n {namespace}"),
-            (Some(namespace), SetupAction::Tc(_)) => format!("tc -n {namespace}"),
-            (None, _) => String::new(),
-            (Some(namespace), _) => format!("ip netns exec {namespace}"),
-        };
+        match (&self.inside, &self.act) {
+            (Some(namespace), SetupAction::Run(tool @ (Tool::Ip | Tool::Tc), words)) => {
+                return write!(f, "{tool} -n {namespace} {words}");
+            }
+            (Some(namespace), _) => write!(f, "ip netns exec {namespace} ")?,
+            (None, _) => {}
+        }
         match &self.act {
-            SetupAction::Ip(words) | SetupAction::Tc(words) => write!(f, "{program} {words}"),
             // Braces and semicolons are the shell's too.
-            SetupAction::Nft(line) => write!(f, "{program} nft '{line}'"),
-            SetupAction::Ethtool(words) => write!(f, "{program} ethtool {words}"),
-            SetupAction::Sysctl(name, value) => write!(f, "{program} sysctl -qw {name}={value}"),
+            SetupAction::Run(Tool::Nft, line) => write!(f, "nft '{line}'"),
+            SetupAction::Run(tool, words) => write!(f, "{tool} {words}"),
+            SetupAction::Sysctl(name, value) => write!(f, "sysctl -qw {name}={value}"),
         }
     }
 }
@@ -198,18 +151,18 @@ mod tests {
 
     #[test]
     fn step_is_a_line_for_a_shell() {
-        let shown = |act| SetupStep::inside("n", act).to_string();
+        let shown = |tool, words: &str| SetupStep::inside("n", tool, words.to_owned()).to_string();
         assert_eq!(
-            SetupStep::here(SetupAction::Ip("netns add n".to_owned())).to_string(),
+            SetupStep::here(Tool::Ip, "netns add n".to_owned()).to_string(),
             "ip netns add n"
         );
-        assert_eq!(shown(SetupAction::Tc("qdisc show".to_owned())), "tc -n n qdisc show");
+        assert_eq!(shown(Tool::Tc, "qdisc show"), "tc -n n qdisc show");
         assert_eq!(
-            shown(SetupAction::Nft("add chain ip t c { type filter; }".to_owned())),
+            shown(Tool::Nft, "add chain ip t c { type filter; }"),
             "ip netns exec n nft 'add chain ip t c { type filter; }'"
         );
         assert_eq!(
-            shown(SetupAction::Sysctl("net.ipv4.ip_forward", "1")),
+            SetupStep::set("n", "net.ipv4.ip_forward", "1").to_string(),
             "ip netns exec n sysctl -qw net.ipv4.ip_forward=1"
         );
     }

@@ -2,9 +2,10 @@
 
 use std::{
     fmt,
+    fs::Metadata,
     io::{Read, Write},
-    os::unix::process::CommandExt,
-    path::{Path, PathBuf},
+    os::unix::{fs::MetadataExt, process::CommandExt},
+    path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
     sync::Mutex,
     thread,
@@ -48,22 +49,16 @@ static RESERVED_BY: Mutex<Option<ThreadId>> = Mutex::new(None);
 const SYSTEM_PATHS: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/local/sbin"];
 
 impl Tool {
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Ip => "ip",
-            Self::Tc => "tc",
-            Self::Nft => "nft",
-            Self::Ethtool => "ethtool",
-        }
-    }
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Ip, Self::Tc, Self::Nft, Self::Ethtool];
 
-    /// The Debian package that has it.
-    pub fn package(self) -> &'static str {
+    /// Its name, and the Debian package that has it.
+    pub fn name_and_package(self) -> (&'static str, &'static str) {
         match self {
-            Self::Ip | Self::Tc => "iproute2",
-            Self::Nft => "nftables",
-            Self::Ethtool => "ethtool",
+            Self::Ip => ("ip", "iproute2"),
+            Self::Tc => ("tc", "iproute2"),
+            Self::Nft => ("nft", "nftables"),
+            Self::Ethtool => ("ethtool", "ethtool"),
         }
     }
 
@@ -72,7 +67,8 @@ impl Tool {
     /// # Errors
     /// It is nowhere; the error names the package.
     pub fn path(self) -> Result<PathBuf> {
-        require("the star", self.name(), self.package())
+        let (name, package) = self.name_and_package();
+        require("the star", name, package)
     }
 }
 
@@ -95,15 +91,9 @@ pub fn command(program: &str) -> Command {
 /// The file of a program, by the path and then where administrators' programs are.
 pub fn find(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain(SYSTEM_PATHS.iter().map(PathBuf::from))
-        .map(|folder| folder.join(name))
-        .find(|file| is_program(file))
-}
-
-fn is_program(file: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    file.metadata().is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0)
+    let folders = std::env::split_paths(&path).chain(SYSTEM_PATHS.iter().map(PathBuf::from));
+    let is_program = |about: Metadata| about.is_file() && about.mode() & 0o111 != 0;
+    folders.map(|folder| folder.join(name)).find(|file| file.metadata().is_ok_and(is_program))
 }
 
 /// Waits for the program that runs, and from then on lets only this thread run programs. The thread
@@ -112,29 +102,12 @@ pub fn reserve() {
     *lock(&RESERVED_BY) = Some(thread::current().id());
 }
 
-/// What a program that has ended printed.
-#[derive(Clone, Debug)]
-pub struct ToolOutput {
-    /// True when it ended with status 0.
-    pub success: bool,
-    /// Its standard output.
-    pub stdout: String,
-    /// The beginning of its standard error.
-    pub stderr: String,
-}
-
-impl ToolOutput {
-    /// What it complained of, if it failed.
-    pub fn failure(self) -> Option<String> {
-        (!self.success).then_some(self.stderr)
-    }
-}
-
-/// Runs a program to its end, with `input`.
+/// Runs a program to its end, with `input`; its standard output, or where it failed the beginning of
+/// its standard error.
 ///
 /// # Errors
 /// It is missing, could not be started, or did not end in time.
-pub fn run(tool: Tool, words: &[&str], input: &str) -> Result<ToolOutput> {
+pub fn run(tool: Tool, words: &[&str], input: &str) -> Result<Result<String, String>> {
     let path = tool.path()?;
     let reserved_by = lock(&RESERVED_BY);
     if reserved_by.is_some_and(|thread| thread != thread::current().id()) {
@@ -163,11 +136,9 @@ pub fn run(tool: Tool, words: &[&str], input: &str) -> Result<ToolOutput> {
         let stderr = scope
             .spawn(move || stderr.map_or_else(String::new, |pipe| read_all(pipe.take(STDERR_MAX))));
         let status = wait(&mut child, &at)?;
-        Ok(ToolOutput {
-            success: status.success(),
-            stdout: stdout.join().unwrap_or_default(),
-            stderr: stderr.join().unwrap_or_default(),
-        })
+        let said = if status.success() { Ok(stdout) } else { Err(stderr) };
+        let text = |thread: thread::ScopedJoinHandle<'_, _>| thread.join().unwrap_or_default();
+        Ok(said.map(text).map_err(text))
     })
 }
 
@@ -199,7 +170,7 @@ fn read_all(mut pipe: impl Read) -> String {
 
 impl fmt::Display for Tool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
+        f.pad(self.name_and_package().0)
     }
 }
 
@@ -212,6 +183,6 @@ mod tests {
         assert!(find("sh").is_some());
         assert!(find("no-such-program-here").is_none());
         assert!(find("").is_none(), "a folder is no program");
-        assert_eq!(Tool::Nft.package(), "nftables");
+        assert_eq!(Tool::Nft.name_and_package(), ("nft", "nftables"));
     }
 }

@@ -4,8 +4,6 @@
 //! Fluid bounds: bytes without end of file, pieces or headers of their own. Nothing measured here;
 //! the rates are the caller's.
 
-use std::fmt;
-
 /// Which bound a way of sending is compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bound {
@@ -31,7 +29,7 @@ pub struct Capacity {
 
 impl Bound {
     /// The least makespan of a file of `bytes` to `clients` clients, seconds.
-    #[allow(clippy::cast_precision_loss)] // Exact to 2^53 bytes.
+    // Exact to 2^53 bytes.
     pub fn seconds(self, bytes: u64, clients: u64, links: &Capacity) -> f64 {
         let (file, all) = (bytes as f64, bytes as f64 * clients as f64);
         let down = file / links.least_down;
@@ -61,12 +59,6 @@ impl Capacity {
             peers_up: self.peers_up * factor,
             least_down: self.least_down * factor,
         }
-    }
-}
-
-impl fmt::Display for Bound {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.formula())
     }
 }
 

@@ -32,9 +32,9 @@ pub struct Environment {
     pub load: Option<f64>,
     /// The hosts' default TCP congestion control.
     pub congestion: Option<String>,
-    /// `off`, `on`, or `-` on a network that was given.
+    /// `off`, `on`, or `-` on a network that was given and in a room.
     pub offloads: String,
-    /// What is in the middle: `switch`, `router`, or `given` on a network that was given.
+    /// What is in the middle: `switch`, `router`, `given` on a network that was given, or `room`.
     pub middle: String,
     /// The links' largest packet, bytes.
     pub mtu: Option<u64>,
@@ -61,9 +61,7 @@ impl Environment {
             began: clock::wall().format(&Rfc3339).ok(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             command,
-            kernel: line("/proc/sys/kernel/ostype")
-                .zip(line("/proc/sys/kernel/osrelease"))
-                .map(|(name, release)| format!("{name} {release}")),
+            kernel: line("/proc/sys/kernel/osrelease").map(|release| format!("Linux {release}")),
             processor: named("/proc/cpuinfo", "model name"),
             cores: std::thread::available_parallelism().ok().map(usize::from),
             memory_bytes: named("/proc/meminfo", "MemTotal")
@@ -76,44 +74,31 @@ impl Environment {
 
     /// Adds what the hosts have.
     pub fn read_host(&mut self, host: &Host) {
-        let device = host.device.clone();
-        let looked = host.enter(|| {
-            let net = |name: &str| line(&format!("/proc/sys/net/{name}"));
-            let number = |name: &str| net(name).and_then(|text| text.parse().ok());
-            Self {
-                congestion: net("ipv4/tcp_congestion_control"),
-                tcp_rmem: net("ipv4/tcp_rmem").map(|text| text.replace('\t', " ")),
-                tcp_wmem: net("ipv4/tcp_wmem").map(|text| text.replace('\t', " ")),
-                rmem_default: number("core/rmem_default"),
-                wmem_default: number("core/wmem_default"),
-                mtu: number(&format!("ipv4/conf/{device}/mtu")),
-                ..Self::default()
-            }
+        let net = |name: &str| line(&format!("/proc/sys/net/{name}"));
+        let number = |name: &str| net(name)?.parse().ok();
+        let known = host.enter(|| {
+            self.congestion = net("ipv4/tcp_congestion_control");
+            self.tcp_rmem = net("ipv4/tcp_rmem").map(|text| text.replace('\t', " "));
+            self.tcp_wmem = net("ipv4/tcp_wmem").map(|text| text.replace('\t', " "));
+            self.rmem_default = number("core/rmem_default");
+            self.wmem_default = number("core/wmem_default");
+            self.mtu = number(&format!("ipv4/conf/{}/mtu", host.device));
         });
-        let Ok(looked) = looked else {
+        if known.is_err() {
             return; // Unknown stays unknown.
-        };
-        self.congestion = looked.congestion;
-        self.tcp_rmem = looked.tcp_rmem;
-        self.tcp_wmem = looked.tcp_wmem;
-        self.rmem_default =
-            looked.rmem_default.or_else(|| number("/proc/sys/net/core/rmem_default"));
-        self.wmem_default =
-            looked.wmem_default.or_else(|| number("/proc/sys/net/core/wmem_default"));
-        self.mtu = looked.mtu.or_else(|| mtu(host));
+        }
+        self.rmem_default = self.rmem_default.or_else(|| number("core/rmem_default"));
+        self.wmem_default = self.wmem_default.or_else(|| number("core/wmem_default"));
+        self.mtu = self.mtu.or_else(|| mtu(host));
     }
 }
 
 /// The device's MTU, as `ip` prints it.
 fn mtu(host: &Host) -> Option<u64> {
     let words = ["-o", "link", "show", "dev", &host.device];
-    let shown = host.enter(|| tool::run(Tool::Ip, &words, "")).ok()?.ok()?;
-    let (_, after) = shown.stdout.split_once(" mtu ")?;
+    let shown = host.enter(|| tool::run(Tool::Ip, &words, "")).ok()?.ok()?.ok()?;
+    let (_, after) = shown.split_once(" mtu ")?;
     after.split(' ').next()?.parse().ok()
-}
-
-fn number(path: &str) -> Option<u64> {
-    line(path)?.parse().ok()
 }
 
 /// The load average of the last minute.

@@ -5,7 +5,10 @@
 //! measured, makespan against loss as well.
 
 use crate::{
-    report::plot::{Axis, Chart, Point, Series},
+    report::{
+        median_range::MedianRange,
+        plot::{Axis, Chart, Point, Series},
+    },
     testbed::study::{
         contender::Observed,
         results::{Results, StudyRow, StudyRun},
@@ -24,86 +27,211 @@ pub struct Figure {
     pub chart: Chart,
 }
 
-/// What all rows of one set of plots have in common.
-#[derive(Clone, Copy, PartialEq)]
-struct PlotSet {
-    bytes: u64,
-    rate_mbit: f64,
-    loss: f64,
+/// What all rows of one set of plots have in common: the file's size, the rate and the loss.
+type PlotSet = (u64, Option<f64>, f64);
+
+/// The rows of one set that have a makespan.
+struct Plotted<'a> {
+    results: &'a Results,
+    set: PlotSet,
+    rows: Vec<&'a StudyRow>,
 }
 
 /// All plots of a study.
 pub fn all(results: &Results) -> Vec<Figure> {
+    let of = |row: &StudyRow| (row.bytes, row.rate_nominal_mbit, row.loss);
     let mut sets: Vec<PlotSet> = Vec::new();
-    for row in &results.rows {
-        let set = PlotSet::of(row);
+    for set in results.rows.iter().map(of) {
         if !sets.contains(&set) {
             sets.push(set);
         }
     }
     let mut figures = Vec::new();
-    for set in &sets {
+    for &set in &sets {
+        let of_set = |row: &&StudyRow| of(row) == set && row.makespan_s.is_some();
+        let rows = results.rows.iter().filter(of_set).collect();
+        let plotted = Plotted { results, set, rows };
         // The plots of one set have plain names; of several, each name says which set it is of.
-        let suffix = if sets.len() == 1 { String::new() } else { set.file_name() };
-        let of_set = |row: &&StudyRow| PlotSet::of(row) == *set && row.makespan_s.is_some();
-        let rows: Vec<&StudyRow> = results.rows.iter().filter(of_set).collect();
-        let about = set.about(results);
+        let suffix = if sets.len() == 1 { String::new() } else { plotted.file_name() };
         let charts = [
             (
                 "makespan",
                 "Release until the last client's last byte, against the least that the links \
-                 allow.",
-                makespan(results, &rows, &about),
+                 allow where that is known.",
+                plotted.makespan(),
             ),
             (
                 "efficiency",
                 "The least makespan that the links allow, over the makespan that was measured.",
-                efficiency(results, &rows, &about),
+                plotted.efficiency(),
             ),
             (
                 "traffic",
                 "What the links carried away from the server and from the clients, with all \
                  headers and acknowledgements.",
-                traffic(results, &rows, &about),
+                plotted.traffic(),
             ),
             (
                 "completion",
                 "How many clients had the whole file at what time; of several runs, in the median \
                  one.",
-                completion(results, *set, &about),
+                plotted.completion(),
             ),
         ];
-        figures.extend(charts.map(|(name, caption, chart)| Figure {
-            name: format!("{name}{suffix}"),
-            caption,
-            chart,
-        }));
+        for (name, caption, chart) in charts {
+            let mut own = chart.series.iter().filter(|series| !series.reference);
+            // A room has no bounds and no counters of links: nothing to draw of them.
+            if set.1.is_some() || own.any(|series| !series.points.is_empty()) {
+                figures.push(Figure { name: format!("{name}{suffix}"), caption, chart });
+            }
+        }
     }
     figures.extend(against_loss(results));
     figures
 }
 
-impl PlotSet {
-    fn of(row: &StudyRow) -> Self {
-        Self { bytes: row.bytes, rate_mbit: row.rate_nominal_mbit, loss: row.loss }
-    }
-
+impl Plotted<'_> {
     /// `-10MB-100mbit-loss1` in letters that every file system takes.
-    fn file_name(self) -> String {
-        let size = Bytes(self.bytes).to_string().replace([' ', '.'], "");
-        let loss = format!("{}", self.loss * 100.0).replace('.', "_");
-        format!("-{size}-{}mbit-loss{loss}", self.rate_mbit)
+    fn file_name(&self) -> String {
+        let (bytes, rate, loss) = self.set;
+        let size = Bytes(bytes).to_string().replace([' ', '.'], "");
+        let Some(rate) = rate else {
+            return format!("-{size}");
+        };
+        let loss = format!("{}", loss * 100.0).replace('.', "_");
+        format!("-{size}-{rate}mbit-loss{loss}")
     }
 
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Whole bits once.
-    fn about(self, results: &Results) -> String {
-        let rate = Rate((self.rate_mbit * 1e6).round() as u64);
-        let loss = self.loss * 100.0;
-        let middle = &results.environment.middle;
-        let size = Bytes(self.bytes);
-        format!("{size} over {rate} links, {middle}, loss {loss} %")
+    fn about(&self) -> String {
+        let (bytes, rate, loss) = self.set;
+        let (middle, size) = (&self.results.environment.middle, Bytes(bytes));
+        let Some(mbit) = rate else {
+            return format!("{size}, {middle}");
+        };
+        let rate = Rate((mbit * 1e6).round() as u64);
+        format!("{size} over {rate} links, {middle}, loss {} %", loss * 100.0)
+    }
+
+    /// A chart against the number of clients; `how` its figures came about.
+    fn chart(&self, title: &str, how: &str, y_label: &str, series: Vec<Series>) -> Chart {
+        Chart {
+            title: title.to_owned(),
+            subtitle: format!("{}; {how}", self.about()),
+            x: Axis::with_ticks("clients", self.rows.iter().map(|row| clients(row))),
+            y: Axis::from_zero(y_label),
+            series,
+        }
+    }
+
+    fn makespan(&self) -> Chart {
+        let mut series = by_way(self.results, &self.rows, |row| makespan_point(row, clients(row)));
+        add_bounds(&mut series, &self.rows, clients);
+        let how = repeats_with_bars(&self.rows);
+        self.chart("Makespan against number of clients", &how, MAKESPAN_LABEL, series)
+    }
+
+    fn efficiency(&self) -> Chart {
+        let mut series = by_way(self.results, &self.rows, |row| {
+            let (makespan, bound) = (row.makespan_s?, row.bound_s?);
+            let range = Some((bound / makespan.high, bound / makespan.low));
+            Some(Point { x: clients(row), y: row.efficiency?, range })
+        });
+        if let Some(numbers) = MedianRange::of(self.rows.iter().map(|row| clients(row))) {
+            series.push(Series::level("the bound", 1.0, (numbers.low, numbers.high)));
+        }
+        let how = repeats_with_bars(&self.rows);
+        self.chart("Efficiency against number of clients", &how, "bound / makespan", series)
+    }
+
+    fn traffic(&self) -> Chart {
+        type Sent = fn(&StudyRow) -> Option<f64>;
+        const SENDERS: [(&str, Sent, bool); 2] = [
+            ("from the server", |row| row.server_sent_bytes, false),
+            ("from all clients", |row| row.clients_sent_bytes, true),
+        ];
+        let mut series = Vec::new();
+        let ways = self.results.grid.ways.iter();
+        for way in ways.filter(|way| self.rows.iter().any(|row| row.via == **way)) {
+            series.extend(SENDERS.map(|(name, sent, companion)| Series {
+                name: format!("{way}: {name}"),
+                points: points(&self.rows, way, |row| {
+                    Some(Point::new(clients(row), sent(row)? / 1e6))
+                }),
+                companion,
+                ..Series::default()
+            }));
+        }
+        // What had to arrive, from any sender. Exact to 2^53 bytes.
+        let payload = |row: &&StudyRow| Point::new(clients(row), row.payload_bytes as f64 / 1e6);
+        let mut needed: Vec<Point> = self.rows.iter().map(payload).collect();
+        needed.sort_by(|a, b| a.x.total_cmp(&b.x));
+        needed.dedup();
+        series.push(Series {
+            name: "file bytes to deliver".to_owned(),
+            points: needed,
+            reference: true,
+            ..Series::default()
+        });
+        let how = format!("{}, by the links' own counters", repeats(&self.rows));
+        self.chart("Bytes from server and from clients", &how, "sent with headers (MB)", series)
+    }
+
+    /// The clients of the largest number, in each way's median run.
+    fn completion(&self) -> Chart {
+        let of_set = |run: &&StudyRun| {
+            let cell = &run.cell;
+            run.is_proven() && (cell.bytes, cell.rate_mbit(), cell.loss_fraction()) == self.set
+        };
+        let runs: Vec<&StudyRun> = self.results.measurements.iter().filter(of_set).collect();
+        let most = runs.iter().map(|run| run.cell.clients).max().unwrap_or(0);
+        let (mut series, mut bounds, mut which) = (Vec::new(), Vec::new(), "run");
+        for way in &self.results.grid.ways {
+            let own = runs.iter().filter(|run| run.cell.clients == most && run.cell.way == *way);
+            let mut own: Vec<(f64, &Observed, Option<f64>)> = own
+                .filter_map(|run| {
+                    let observed = run.observed.as_ref()?;
+                    Some((observed.makespan_s?, observed, run.bound_s))
+                })
+                .collect();
+            own.sort_by(|a, b| a.0.total_cmp(&b.0));
+            if own.len() > 1 {
+                which = "median run";
+            }
+            let Some((_, median, bound)) = own.get(own.len().saturating_sub(1) / 2) else {
+                continue;
+            };
+            let mut times: Vec<f64> = median.seconds().collect();
+            times.sort_by(f64::total_cmp);
+            let whole = (1_u16..).zip(times);
+            series.push(Series {
+                name: way.clone(),
+                points: whole.map(|(k, time)| Point::new(time, f64::from(k))).collect(),
+                ..Series::default()
+            });
+            bounds.extend(bound.map(|bound| (way, bound)));
+        }
+        let all = f64::from(most);
+        add_references(&mut series, |way| {
+            let of_way = bounds.iter().filter(|(name, _)| *name == way);
+            of_way
+                .flat_map(|&(_, bound)| [Point::new(bound, 0.0), Point::new(bound, all)])
+                .collect()
+        });
+        let mut y = Axis::from_zero("clients");
+        if most <= 16 {
+            y.ticks = (0..=most).map(f64::from).collect();
+        }
+        Chart {
+            title: format!("Clients that have the whole file, of {most}"),
+            subtitle: format!("{}; each way's {which}", self.about()),
+            x: Axis::from_zero("time since the release (s)"),
+            y,
+            series,
+        }
     }
 }
+
+const MAKESPAN_LABEL: &str = "release to last client's last byte (s)";
 
 fn points(rows: &[&StudyRow], way: &str, point: impl Fn(&StudyRow) -> Option<Point>) -> Vec<Point> {
     let own = rows.iter().filter(|row| row.via == way);
@@ -126,12 +254,11 @@ fn by_way(
 
 /// Of how many runs the figures of `rows` are.
 pub(super) fn repeats(rows: &[&StudyRow]) -> String {
-    let least = rows.iter().map(|row| row.runs).min().unwrap_or(0);
-    let most = rows.iter().map(|row| row.runs).max().unwrap_or(0);
-    match (least, most) {
+    let runs = || rows.iter().map(|row| row.runs);
+    match (runs().min().unwrap_or(0), runs().max().unwrap_or(0)) {
         (1, 1) => "one run each".to_owned(),
-        _ if least == most => format!("medians of {most} runs"),
-        _ => format!("medians of {least} to {most} runs"),
+        (least, most) if least == most => format!("medians of {most} runs"),
+        (least, most) => format!("medians of {least} to {most} runs"),
     }
 }
 
@@ -145,37 +272,6 @@ fn clients(row: &StudyRow) -> f64 {
     f64::from(row.clients)
 }
 
-/// A chart against the number of clients.
-fn clients_chart(
-    title: &str,
-    subtitle: String,
-    rows: &[&StudyRow],
-    y_label: &str,
-    series: Vec<Series>,
-) -> Chart {
-    Chart {
-        title: title.to_owned(),
-        subtitle,
-        x: Axis::with_ticks("clients", rows.iter().map(|row| clients(row))),
-        y: Axis::from_zero(y_label),
-        series,
-    }
-}
-
-const MAKESPAN_LABEL: &str = "release to last client's last byte (s)";
-
-fn makespan(results: &Results, rows: &[&StudyRow], about: &str) -> Chart {
-    let mut series = by_way(results, rows, |row| makespan_point(row, clients(row)));
-    add_bounds(&mut series, rows, clients);
-    clients_chart(
-        "Makespan against number of clients",
-        format!("{about}; {}", repeats_with_bars(rows)),
-        rows,
-        MAKESPAN_LABEL,
-        series,
-    )
-}
-
 fn makespan_point(row: &StudyRow, x: f64) -> Option<Point> {
     let makespan = row.makespan_s?;
     Some(Point { x, y: makespan.median, range: Some((makespan.low, makespan.high)) })
@@ -184,7 +280,7 @@ fn makespan_point(row: &StudyRow, x: f64) -> Option<Point> {
 /// Adds the bounds, dashed: after its way and in its colour, or, where ways have the same bound,
 /// one line for all of them at the end, so that none hides another.
 fn add_bounds(series: &mut Vec<Series>, rows: &[&StudyRow], x: fn(&StudyRow) -> f64) {
-    add_references(series, |way| points(rows, way, |row| Some(Point::new(x(row), row.bound_s))));
+    add_references(series, |way| points(rows, way, |row| Some(Point::new(x(row), row.bound_s?))));
 }
 
 /// Adds the bound that `line` has for each way: a reference of its own, or one that several share.
@@ -192,6 +288,9 @@ fn add_references(series: &mut Vec<Series>, line: impl Fn(&str) -> Vec<Point>) {
     let mut lines: Vec<(Vec<String>, Vec<Point>)> = Vec::new();
     for way in series.iter().map(|series| series.name.clone()) {
         let points = line(&way);
+        if points.is_empty() {
+            continue;
+        }
         match lines.iter_mut().find(|(_, there)| is_same(there, &points)) {
             Some((ways, _)) => ways.push(way),
             None => lines.push((vec![way], points)),
@@ -219,132 +318,15 @@ fn is_same(a: &[Point], b: &[Point]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(same)
 }
 
-fn efficiency(results: &Results, rows: &[&StudyRow], about: &str) -> Chart {
-    let mut series = by_way(results, rows, |row| {
-        let makespan = row.makespan_s?;
-        Some(Point {
-            x: clients(row),
-            y: row.efficiency?,
-            range: Some((row.bound_s / makespan.high, row.bound_s / makespan.low)),
-        })
-    });
-    let numbers = || rows.iter().map(|row| clients(row));
-    if let (Some(first), Some(last)) = (numbers().reduce(f64::min), numbers().reduce(f64::max)) {
-        series.push(Series::level("the bound", 1.0, (first, last)));
-    }
-    clients_chart(
-        "Efficiency against number of clients",
-        format!("{about}; {}", repeats_with_bars(rows)),
-        rows,
-        "bound / makespan",
-        series,
-    )
-}
-
-fn traffic(results: &Results, rows: &[&StudyRow], about: &str) -> Chart {
-    type Sent = fn(&StudyRow) -> Option<f64>;
-    const SENDERS: [(&str, Sent, bool); 2] = [
-        ("from the server", |row| row.server_sent_bytes, false),
-        ("from all clients", |row| row.clients_sent_bytes, true),
-    ];
-    let ways = results.grid.ways.iter();
-    let ways = ways.filter(|way| rows.iter().any(|row| row.via == **way));
-    let mut series: Vec<Series> = ways
-        .flat_map(|way| {
-            SENDERS.map(|(name, sent, companion)| Series {
-                name: format!("{way}: {name}"),
-                points: points(rows, way, |row| Some(Point::new(clients(row), sent(row)? / 1e6))),
-                reference: false,
-                companion,
-            })
-        })
-        .collect();
-    // What had to arrive, from any sender. Exact to 2^53 bytes.
-    #[allow(clippy::cast_precision_loss)]
-    let payload = |row: &&StudyRow| Point::new(clients(row), row.payload_bytes as f64 / 1e6);
-    let mut needed: Vec<Point> = rows.iter().map(payload).collect();
-    needed.sort_by(|a, b| a.x.total_cmp(&b.x));
-    needed.dedup();
-    series.push(Series {
-        name: "file bytes to deliver".to_owned(),
-        points: needed,
-        reference: true,
-        companion: false,
-    });
-    clients_chart(
-        "Bytes from server and from clients",
-        format!("{about}; {}, by the links' own counters", repeats(rows)),
-        rows,
-        "sent with headers (MB)",
-        series,
-    )
-}
-
-/// The clients of the largest number, in each way's median run.
-fn completion(results: &Results, set: PlotSet, about: &str) -> Chart {
-    let of_set = |run: &&StudyRun| {
-        run.is_proven()
-            && run.cell.bytes == set.bytes
-            && run.cell.rate_mbit() == set.rate_mbit
-            && run.cell.loss_fraction() == set.loss
-    };
-    let runs: Vec<&StudyRun> = results.measurements.iter().filter(of_set).collect();
-    let most = runs.iter().map(|run| run.cell.clients).max().unwrap_or(0);
-    let mut series = Vec::new();
-    let (mut bounds, mut which) = (Vec::new(), "run");
-    for way in &results.grid.ways {
-        let mut own: Vec<(f64, &Observed, f64)> = runs
-            .iter()
-            .filter(|run| run.cell.clients == most && run.cell.way == *way)
-            .filter_map(|run| {
-                let observed = run.observed.as_ref()?;
-                Some((observed.makespan_s?, observed, run.bound_s))
-            })
-            .collect();
-        own.sort_by(|a, b| a.0.total_cmp(&b.0));
-        if own.len() > 1 {
-            which = "median run";
-        }
-        let Some((_, median, bound)) = own.get(own.len().saturating_sub(1) / 2) else {
-            continue;
-        };
-        let mut times: Vec<f64> = median.seconds().collect();
-        times.sort_by(f64::total_cmp);
-        let whole = (1_u16..).zip(&times);
-        series.push(Series {
-            name: way.clone(),
-            points: whole.map(|(k, &time)| Point::new(time, f64::from(k))).collect(),
-            ..Series::default()
-        });
-        bounds.push((way, *bound));
-    }
-    let all = f64::from(most);
-    add_references(&mut series, |way| {
-        let of_way = bounds.iter().filter(|(name, _)| *name == way);
-        of_way.flat_map(|&(_, bound)| [Point::new(bound, 0.0), Point::new(bound, all)]).collect()
-    });
-    let mut y = Axis::from_zero("clients");
-    if most <= 16 {
-        y.ticks = (0..=most).map(f64::from).collect();
-    }
-    Chart {
-        title: format!("Clients that have the whole file, of {most}"),
-        subtitle: format!("{about}; each way's {which}"),
-        x: Axis::from_zero("time since the release (s)"),
-        y,
-        series,
-    }
-}
-
 /// Makespan against loss, for the most clients and the largest file, where losses differ.
 fn against_loss(results: &Results) -> Option<Figure> {
     let rows = || results.rows.iter();
     let most = rows().map(|row| row.clients).max()?;
     let largest = rows().map(|row| row.bytes).max()?;
-    let fastest = rows().map(|row| row.rate_nominal_mbit).reduce(f64::max)?;
+    let fastest = rows().filter_map(|row| row.rate_nominal_mbit).reduce(f64::max)?;
     let rows: Vec<&StudyRow> = rows()
         .filter(|row| row.clients == most && row.bytes == largest)
-        .filter(|row| row.rate_nominal_mbit == fastest && row.makespan_s.is_some())
+        .filter(|row| row.rate_nominal_mbit == Some(fastest) && row.makespan_s.is_some())
         .collect();
     let percent = |row: &StudyRow| row.loss * 100.0;
     let x = Axis::with_ticks("packets lost (%)", rows.iter().map(|row| percent(row)));

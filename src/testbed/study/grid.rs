@@ -21,7 +21,7 @@ pub struct Grid {
     pub ways: Vec<String>,
     /// File sizes, bytes.
     pub bytes: Vec<u64>,
-    /// Nominal rates of the links, bit/s.
+    /// Nominal rates of the links, bit/s; in a room 0 alone.
     pub rates: Vec<u64>,
     /// Losses, parts of a million.
     pub losses: Vec<u32>,
@@ -32,7 +32,7 @@ pub struct Grid {
 /// One combination.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Cell {
-    /// Nominal rate, bit/s.
+    /// Nominal rate, bit/s; 0 in a room.
     pub rate: u64,
     /// Loss, parts of a million.
     pub loss: u32,
@@ -86,7 +86,7 @@ impl Grid {
         sort(&mut self.losses);
         if let Some(clients) = self.clients.iter().find(|&&n| usize::from(n) >= HOSTS_MAX) {
             let most = HOSTS_MAX - 1;
-            return refuse(format!("{clients} clients; a star has at most {most}"));
+            return refuse(format!("{clients} clients; a study has at most {most}"));
         }
         if self.clients.contains(&0) {
             return refuse("0 clients; there is nothing to measure".to_owned());

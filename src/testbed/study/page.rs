@@ -47,25 +47,20 @@ pub fn html(results: &Results, figures: &[Figure]) -> String {
             xml(figure.caption)
         );
     }
-    let failed: String = results
-        .measurements
-        .iter()
-        .filter_map(|run| {
-            let (cell, why) = (&run.cell, run.trouble()?);
-            Some(format!(
-                "<li>{}, {} clients, {} bytes, repeat {}: {}</li>\n",
-                xml(&cell.way),
-                cell.clients,
-                cell.bytes,
-                run.repeat + 1,
-                xml(why)
-            ))
-        })
-        .collect();
+    let troubled = results.measurements.iter().filter_map(|run| Some((run, run.trouble()?)));
+    let failed = troubled.map(|(run, why)| {
+        let (cell, way) = (&run.cell, xml(&run.cell.way));
+        let (clients, bytes, repeat) = (cell.clients, cell.bytes, run.repeat + 1);
+        let why = xml(why);
+        format!("<li>{way}, {clients} clients, {bytes} bytes, repeat {repeat}: {why}</li>\n")
+    });
+    let failed: String = failed.collect();
     if !failed.is_empty() {
         page += &format!("<h2>Failed runs</h2>\n<ul>\n{failed}</ul>\n");
     }
-    page += "<h2>Links, as measured before the runs</h2>\n";
+    if !results.calibration.is_empty() {
+        page += "<h2>Links, as measured before the runs</h2>\n";
+    }
     for star in &results.calibration {
         page += &format!(
             "<h3>{} Mbit/s, loss {} %</h3>\n<pre>{}</pre>\n",

@@ -12,15 +12,16 @@ use std::{
 
 use nix::{
     sys::{
-        resource::{UsageWho, getrusage},
+        resource::{Usage, UsageWho, getrusage},
         signal::{Signal, kill},
+        time::TimeValLike,
     },
     unistd::Pid,
 };
 
 use crate::{
     error::{Error, Result},
-    net::clock,
+    net::{clock, text_file},
     testbed::star::host::Host,
     text::escape,
     units::Moment,
@@ -46,8 +47,6 @@ pub struct GroupProcess {
 pub struct ProcessEnd {
     /// Its status.
     pub status: ExitStatus,
-    /// When that was seen.
-    pub at: Moment,
     /// CPU seconds that it and its own children used.
     pub cpu_s: f64,
 }
@@ -115,14 +114,11 @@ impl ProcessGroup {
                 continue;
             }
             // What is reaped here is added to the sum of all children at this very moment.
-            let before = children_cpu_s();
+            let before = cpu_s(UsageWho::RUSAGE_CHILDREN);
             let status = process.child.try_wait();
             if let Some(status) = status.map_err(Error::io("wait for a program", &process.name))? {
-                process.ended = Some(ProcessEnd {
-                    status,
-                    at: clock::now(),
-                    cpu_s: (children_cpu_s() - before).max(0.0),
-                });
+                let cpu_s = (cpu_s(UsageWho::RUSAGE_CHILDREN) - before).max(0.0);
+                process.ended = Some(ProcessEnd { status, cpu_s });
             }
         }
         Ok(())
@@ -218,10 +214,9 @@ impl ProcessGroup {
 
     fn signal(&self, place: usize, signal: Signal) {
         let process = &self.processes[place];
-        if process.ended.is_none()
-            && let Ok(process) = i32::try_from(process.child.id())
-        {
-            let _ = kill(Pid::from_raw(process), signal); // It may have ended by itself.
+        if process.ended.is_none() {
+            // It may have ended by itself.
+            let _ = kill(Pid::from_raw(process.child.id().cast_signed()), signal);
         }
     }
 
@@ -231,12 +226,7 @@ impl ProcessGroup {
     /// The file cannot be read, or is too large.
     pub fn stdout(&self, place: usize) -> Result<String> {
         let path = self.folder.join(format!("{}.out", self.processes[place].name));
-        let about =
-            path.metadata().map_err(Error::io("read a program's output", path.display()))?;
-        if about.len() > OUTPUT_MAX {
-            return Err(Error::refused(path.display(), "it is larger than 64 MiB"));
-        }
-        std::fs::read_to_string(&path).map_err(Error::io("read a program's output", path.display()))
+        text_file::read(&path, OUTPUT_MAX)
     }
 
     /// The last line of what a program complained of, escaped.
@@ -262,23 +252,13 @@ impl Drop for ProcessGroup {
     }
 }
 
-/// CPU seconds, user and system, of all children that were waited for so far.
-fn children_cpu_s() -> f64 {
-    let Ok(usage) = getrusage(UsageWho::RUSAGE_CHILDREN) else {
-        return 0.0;
-    };
-    seconds(usage.user_time()) + seconds(usage.system_time())
+/// CPU seconds, user and system, of this process itself, or of all children waited for so far.
+fn cpu_s(who: UsageWho) -> f64 {
+    let micros = |usage: Usage| (usage.user_time() + usage.system_time()).num_microseconds();
+    getrusage(who).map_or(0.0, |usage| micros(usage) as f64 / 1e6)
 }
 
 /// CPU seconds of this process itself.
 pub fn own_cpu_s() -> f64 {
-    let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else {
-        return 0.0;
-    };
-    seconds(usage.user_time()) + seconds(usage.system_time())
-}
-
-#[allow(clippy::cast_precision_loss)] // Some thousand seconds.
-fn seconds(time: nix::sys::time::TimeVal) -> f64 {
-    time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6
+    cpu_s(UsageWho::RUSAGE_SELF)
 }

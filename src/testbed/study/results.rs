@@ -11,15 +11,15 @@ use crate::{
     error::{Error, Result},
     net::text_file,
     proto::udp::packet,
-    report::median_range::MedianRange,
+    report::median_range::{self, MedianRange},
     testbed::{
         star::{
-            calibrate::Calibration,
+            calibrate::{self, Calibration},
             host::{Host, LinkBytes},
         },
         study::{
             bound::Capacity,
-            contender::{Contender, Observed, PayloadKind},
+            contender::{Contender, Observed, PayloadKind, SeatResult},
             environment::Environment,
             grid::{Cell, Grid},
         },
@@ -70,15 +70,16 @@ pub struct StudyRun {
     pub cell: Cell,
     /// The number of the repeat, from 0.
     pub repeat: u32,
-    /// The bound with calibrated rates, seconds.
-    pub bound_s: f64,
-    /// The bound with nominal rates, seconds.
-    pub bound_nominal_s: f64,
+    /// The bound with calibrated rates, seconds; `null` in a room, where nobody knows the rates.
+    pub bound_s: Option<f64>,
+    /// The bound with nominal rates, seconds; `null` in a room.
+    pub bound_nominal_s: Option<f64>,
     /// What happened; `null` when nothing could be observed.
     pub observed: Option<Observed>,
     /// Why nothing could be observed.
     pub failed: Option<String>,
-    /// What each host's link carried during the run, the server's first, bytes with headers.
+    /// What each host's link carried during the run, the server's first, bytes with headers. Nothing in
+    /// a room.
     pub carried: Vec<LinkBytes>,
     /// CPU seconds of other programs of this machine during the run.
     pub cpu_others_s: Option<f64>,
@@ -97,9 +98,9 @@ pub struct StudyRow {
     pub clients: u16,
     /// File size.
     pub bytes: u64,
-    /// Nominal rate, Mbit/s.
-    pub rate_nominal_mbit: f64,
-    /// Loss, a fraction.
+    /// Nominal rate, Mbit/s; `null` in a room.
+    pub rate_nominal_mbit: Option<f64>,
+    /// Loss that was asked for, a fraction.
     pub loss: f64,
     /// How many runs there were.
     pub runs: usize,
@@ -110,10 +111,10 @@ pub struct StudyRow {
     pub disturbed: usize,
     /// Release until the last client's last byte.
     pub makespan_s: Option<MedianRange>,
-    /// The least makespan that the calibrated links allow.
-    pub bound_s: f64,
+    /// The least makespan that the calibrated links allow; `null` in a room.
+    pub bound_s: Option<f64>,
     /// The same with nominal rates.
-    pub bound_nominal_s: f64,
+    pub bound_nominal_s: Option<f64>,
     /// Bound over median makespan.
     pub efficiency: Option<f64>,
     /// Every client of every run proved its copy.
@@ -214,15 +215,12 @@ impl Results {
             Some(there) => *there = row,
             None => self.rows.push(row),
         }
-        let ways = self.grid.ways.clone();
-        let place = |row: &StudyRow| ways.iter().position(|way| *way == row.via);
+        let place = |row: &StudyRow| self.grid.ways.iter().position(|way| *way == row.via);
         self.rows.sort_by(|a, b| {
-            let order = |row: &StudyRow| (row.bytes, row.clients);
-            a.rate_nominal_mbit
-                .total_cmp(&b.rate_nominal_mbit)
-                .then(a.loss.total_cmp(&b.loss))
-                .then(order(a).cmp(&order(b)))
-                .then(place(a).cmp(&place(b)))
+            let order = |row: &StudyRow| (row.bytes, row.clients, place(row));
+            let rate = |row: &StudyRow| row.rate_nominal_mbit.unwrap_or(0.0);
+            let links = rate(a).total_cmp(&rate(b)).then(a.loss.total_cmp(&b.loss));
+            links.then(order(a).cmp(&order(b)))
         });
     }
 
@@ -258,9 +256,9 @@ impl StudyRow {
 }
 
 impl Cell {
-    /// Nominal rate, Mbit/s.
-    pub fn rate_mbit(&self) -> f64 {
-        Rate(self.rate).mbit()
+    /// Nominal rate, Mbit/s, where the links have one.
+    pub fn rate_mbit(&self) -> Option<f64> {
+        (self.rate > 0).then(|| Rate(self.rate).mbit())
     }
 
     /// Loss as a fraction.
@@ -280,9 +278,15 @@ pub fn bounds(
     measured: &Calibration,
 ) -> (f64, f64) {
     let nominal = nominal(&hosts[..=usize::from(cell.clients)]);
+    // The share of a nominal rate that is file bytes.
     let share = match way.carrier() {
-        PayloadKind::Tcp => tcp_share(measured),
-        PayloadKind::Udp { block } => udp_share(measured, block),
+        PayloadKind::Tcp => {
+            calibrate::TCP_SHARE * measured.tcp_alone_mbit / measured.tcp_expected_mbit
+        }
+        PayloadKind::Udp { block } => {
+            let block = block as f64;
+            measured.udp_alone_mbit / measured.udp_expected_mbit * block / (block + UDP_HEADERS)
+        }
     };
     let calibrated = nominal.scaled(share * (1.0 - cell.loss_fraction()));
     let clients = u64::from(cell.clients);
@@ -290,58 +294,36 @@ pub fn bounds(
     (of(&calibrated), of(&nominal))
 }
 
-/// Share of a nominal rate that is file bytes over TCP.
-fn tcp_share(measured: &Calibration) -> f64 {
-    crate::testbed::star::calibrate::TCP_SHARE * measured.tcp_alone_mbit
-        / measured.tcp_expected_mbit
-}
-
-/// Share of a nominal rate that is file bytes in DATA datagrams with `block` of them each.
-#[allow(clippy::cast_precision_loss)] // A datagram.
-fn udp_share(measured: &Calibration, block: usize) -> f64 {
-    let block = block as f64;
-    measured.udp_alone_mbit / measured.udp_expected_mbit * block / (block + UDP_HEADERS)
-}
-
 /// The links as asked for, bytes per second, the server's first.
 fn nominal(hosts: &[Host]) -> Capacity {
     let (server, clients) = hosts.split_first().expect("a run has a server");
+    let downs = clients.iter().map(|host| host.link.down.bytes_per_second());
     Capacity {
         server_up: server.link.up.bytes_per_second(),
         peers_up: clients.iter().map(|host| host.link.up.bytes_per_second()).sum(),
-        least_down: clients
-            .iter()
-            .map(|host| host.link.down.bytes_per_second())
-            .fold(f64::INFINITY, f64::min),
+        least_down: downs.fold(f64::INFINITY, f64::min),
     }
 }
 
 /// The row of `cell` from all runs.
-#[allow(clippy::cast_precision_loss)] // Exact to 2^53 bytes.
+// Exact to 2^53 bytes.
 fn row(cell: &Cell, all: &[StudyRun]) -> StudyRow {
     let runs: Vec<&StudyRun> = all.iter().filter(|run| run.cell == *cell).collect();
-    let good: Vec<(&StudyRun, &Observed)> = runs
-        .iter()
-        .filter(|run| run.is_proven())
-        .filter_map(|run| Some((*run, run.observed.as_ref()?)))
-        .collect();
-    let median = |of: &dyn Fn(&StudyRun, &Observed) -> Option<f64>| {
-        let values = good.iter().filter_map(|(run, observed)| of(run, observed));
-        MedianRange::with_interval(values).map(|middle| middle.median)
+    let proven = runs.iter().filter(|run| run.is_proven());
+    let good: Vec<(&StudyRun, &Observed)> =
+        proven.filter_map(|run| Some((*run, run.observed.as_ref()?))).collect();
+    let range = |of: &dyn Fn(&StudyRun, &Observed) -> Option<f64>| {
+        MedianRange::with_interval(good.iter().filter_map(|(run, observed)| of(run, observed)))
     };
-    let sum = |observed: &Observed,
-               of: fn(&crate::testbed::study::contender::SeatResult) -> Option<u64>| {
-        let all = observed.seats.iter().map(of);
-        let all: Option<f64> = all.map(|bytes| bytes.map(|bytes| bytes as f64)).sum();
-        all
+    let median = |of: &dyn Fn(&StudyRun, &Observed) -> Option<f64>| Some(range(of)?.median);
+    let sum = |observed: &Observed, of: fn(&SeatResult) -> Option<u64>| {
+        observed.seats.iter().map(|seat| of(seat).map(|bytes| bytes as f64)).sum::<Option<f64>>()
     };
-    let makespan_s =
-        MedianRange::with_interval(good.iter().filter_map(|(_, observed)| observed.makespan_s));
+    let makespan_s = range(&|_, observed| observed.makespan_s);
     // Stars are built and calibrated anew when a study is taken up again: the row's bound is the
     // middle one, as its makespan is.
-    let bound = |of: fn(&StudyRun) -> f64| {
-        MedianRange::with_interval(runs.iter().map(|run| of(run)))
-            .map_or(f64::NAN, |middle| middle.median)
+    let bound = |of: fn(&StudyRun) -> Option<f64>| {
+        Some(MedianRange::with_interval(runs.iter().filter_map(|run| of(run)))?.median)
     };
     let bound_s = bound(|run| run.bound_s);
     StudyRow {
@@ -358,13 +340,10 @@ fn row(cell: &Cell, all: &[StudyRun]) -> StudyRow {
         bound_nominal_s: bound(|run| run.bound_nominal_s),
         efficiency: makespan_s
             .filter(|makespan| makespan.median > 0.0)
-            .map(|makespan| bound_s / makespan.median),
+            .and_then(|makespan| Some(bound_s? / makespan.median)),
         verified: !runs.is_empty() && good.len() == runs.len(),
         verified_s: median(&|_, observed| observed.verified_s),
-        client_mean_s: median(&|_, observed| {
-            let times: Vec<f64> = observed.seconds().collect();
-            (!times.is_empty()).then(|| times.iter().sum::<f64>() / times.len() as f64)
-        }),
+        client_mean_s: median(&|_, observed| median_range::mean(observed.seconds())),
         spread: median(&|_, observed| observed.spread()),
         payload_bytes: cell.bytes * u64::from(cell.clients),
         server_sent_bytes: median(&|run, _| run.carried.first().map(|link| link.up as f64)),

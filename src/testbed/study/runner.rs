@@ -4,7 +4,6 @@
 use std::{
     fmt, fs,
     fs::File,
-    iter,
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
@@ -16,13 +15,7 @@ use crate::{
     net::clock,
     server::sample,
     testbed::{
-        star::{
-            build::Star,
-            calibrate,
-            calibrate::Calibration,
-            host::{Host, LinkBytes},
-            layout::StarLayout,
-        },
+        star::{build::Star, calibrate, calibrate::Calibration, host::Host, layout::StarLayout},
         study::{
             bound::Bound,
             contender::{Contender, Observed, RunSpec},
@@ -62,13 +55,22 @@ pub enum Testbed<'a> {
     Stars(&'a dyn Fn(usize, Rate, u32) -> Result<StarLayout>),
     /// On hosts that were given, the server first.
     Given(&'a [Host]),
+    /// On other machines, over the network that they have.
+    Room(&'a RoomRun<'a>),
 }
 
+/// Sends the file to the machines of a room as the cell says, with what it writes meanwhile in the
+/// folder, and says what was observed.
+pub type RoomRun<'a> = dyn Fn(&Cell, &Path, &Path) -> Result<Observed> + 'a;
+
+/// Makes one run of a cell with a file and an empty folder, or none where there are enough.
+type Once<'a> = dyn Fn(&Cell, u32, &StudyFile, &Path) -> Result<Option<StudyRun>> + 'a;
+
+/// A file to send, its size and its digest.
+type StudyFile = (PathBuf, u64, Digest);
+
 /// The files to send, in a folder that also holds the copies of a run.
-struct StudyFiles {
-    work: WorkFolder,
-    files: Vec<(PathBuf, u64, Digest)>,
-}
+type StudyFiles = (WorkFolder, Vec<StudyFile>);
 
 /// What a run may take beyond its bound: this many times the bound, and a minute for programs
 /// to start and to end. Random loss alone can cost a TCP that takes it for congestion far more
@@ -97,17 +99,23 @@ impl Study<'_> {
                 Testbed::Given(hosts) => {
                     self.run_on(hosts, None, (rate, loss), results, &files)?;
                 }
+                Testbed::Room(run) => {
+                    let once = |cell: &Cell, repeat, (file, ..): &StudyFile, folder: &Path| {
+                        let send = || run(cell, file, folder);
+                        run_once(&[], (cell, repeat), None, self.stop, &send).map(Some)
+                    };
+                    self.run_missing(&runs, results, &files, &once)?;
+                }
                 Testbed::Stars(layout) => {
                     let hosts = usize::from(results.grid.most_clients()) + 1;
                     let rate_of_links = Rate(rate);
                     let star = Star::build(&layout(hosts, rate_of_links, loss)?, self.stop)?;
                     (self.progress)(format_args!(
                         "star {}: {hosts} hosts, {rate_of_links}, {} % loss",
-                        star.id(),
+                        star.id,
                         f64::from(loss) / 1e4
                     ));
-                    let done =
-                        self.run_on(star.hosts(), Some(&star), (rate, loss), results, &files);
+                    let done = self.run_on(&star.hosts, Some(&star), (rate, loss), results, &files);
                     // The star goes before any error is reported.
                     let down = star.down();
                     done.and(down)?;
@@ -120,16 +128,17 @@ impl Study<'_> {
     /// The file of each size, and its digest.
     fn files(&self, results: &mut Results) -> Result<StudyFiles> {
         let largest = results.grid.bytes.iter().copied().max().unwrap_or(0);
-        let copies = u64::from(results.grid.most_clients()) + 1;
-        let work = WorkFolder::new(largest.saturating_mul(copies))?;
-        results.environment.copies = Some(work.kind().to_owned());
+        let is_here = !matches!(self.testbed, Testbed::Room(_));
+        let copies = if is_here { u64::from(results.grid.most_clients()) } else { 0 };
+        let work = WorkFolder::new(largest.saturating_mul(copies + 1))?;
+        results.environment.copies = is_here.then(|| work.kind.to_owned());
         let mut files = Vec::new();
         for &bytes in &results.grid.bytes {
             let path = match self.file {
                 Some(path) => path.to_owned(),
                 None => {
                     (self.progress)(format_args!("making a file of {}", Bytes(bytes)));
-                    let path = work.path().join(format!("{bytes}.bin"));
+                    let path = work.path.join(format!("{bytes}.bin"));
                     sample::make(&path, bytes)?;
                     path
                 }
@@ -139,7 +148,7 @@ impl Study<'_> {
                 .map_err(Error::io("read the file", path.display()))?;
             files.push((path, bytes, sha1));
         }
-        Ok(StudyFiles { work, files })
+        Ok((work, files))
     }
 
     /// Makes the missing runs on these hosts, whose links have this rate and loss.
@@ -154,37 +163,50 @@ impl Study<'_> {
         results.environment.read_host(&hosts[0]);
         let links = self.calibrate(hosts, star, (rate, loss), results)?;
         results.write(self.results)?;
-        let runs = results.grid.runs_on((rate, loss));
-        let count = runs.len();
-        for (number, (repeat, cell)) in (1..).zip(runs) {
-            if results.run(&cell, repeat).is_some() {
-                continue;
-            }
-            let place = results.grid.ways.iter().position(|way| *way == cell.way);
-            let way = &self.contenders[place.expect("the grid names the contenders")];
-            let bounds = results::bounds(way.as_ref(), &cell, hosts, &links);
+        let once = |cell: &Cell, repeat, (path, bytes, sha1): &StudyFile, folder: &Path| {
+            let mut ways = self.contenders.iter();
+            let way = ways.find(|way| way.name() == cell.way).expect("a contender of each name");
+            let bounds = results::bounds(way.as_ref(), cell, hosts, &links);
             if repeat >= RUNS_LONG && bounds.0 > LONG_S {
-                continue;
+                return Ok(None);
             }
-            let (path, bytes, sha1) = files
-                .files
-                .iter()
-                .find(|(_, bytes, _)| *bytes == cell.bytes)
-                .expect("there is a file of each size");
-            let folder = files.work.run_folder()?;
             let spec = RunSpec {
                 server: &hosts[0],
                 clients: &hosts[1..=usize::from(cell.clients)],
                 file: path,
                 bytes: *bytes,
                 sha1: *sha1,
-                folder: &folder,
+                folder,
                 limit: Duration::from_secs_f64(bounds.0.min(1e6) * PATIENCE) + PATIENCE_MORE,
             };
-            let run = run_once(way.as_ref(), &spec, (cell, repeat), bounds, self.stop);
+            let (hosts, send) = (&hosts[..=spec.clients.len()], || way.run(&spec, self.stop));
+            run_once(hosts, (cell, repeat), Some(bounds), self.stop, &send).map(Some)
+        };
+        let runs = results.grid.runs_on((rate, loss));
+        self.run_missing(&runs, results, files, &once)
+    }
+
+    /// Makes those of `runs` that are missing, each by `once`.
+    fn run_missing(
+        &self,
+        runs: &[(u32, Cell)],
+        results: &mut Results,
+        (work, files): &StudyFiles,
+        once: &Once<'_>,
+    ) -> Result<()> {
+        let count = runs.len();
+        for (number, (repeat, cell)) in (1..).zip(runs) {
+            if results.run(cell, *repeat).is_some() {
+                continue;
+            }
+            let file = files.iter().find(|(_, bytes, _)| *bytes == cell.bytes);
+            let folder = work.run_folder()?;
+            let run = once(cell, *repeat, file.expect("there is a file of each size"), &folder);
             fs::remove_dir_all(&folder)
                 .map_err(Error::io("remove the copies of a run", folder.display()))?;
-            let run = run?;
+            let Some(run) = run? else {
+                continue;
+            };
             (self.progress)(format_args!("[{number}/{count}] {}", sentence(&run)));
             results.add(run);
             results.write(self.results)?;
@@ -228,54 +250,47 @@ impl Study<'_> {
     }
 }
 
-/// Makes one run; only being stopped is an error.
+/// Makes one run by `send`, between `hosts`, which a room has not, as `bounds` it has not; only
+/// being stopped is an error.
 fn run_once(
-    way: &dyn Contender,
-    spec: &RunSpec<'_>,
-    (cell, repeat): (Cell, u32),
-    (bound_s, bound_nominal_s): (f64, f64),
+    hosts: &[Host],
+    (cell, repeat): (&Cell, u32),
+    bounds: Option<(f64, f64)>,
     stop: &AtomicBool,
+    send: &dyn Fn() -> Result<Observed>,
 ) -> Result<StudyRun> {
-    let carried = || -> Result<Vec<LinkBytes>> {
-        let hosts = iter::once(spec.server).chain(spec.clients);
-        hosts.map(Host::carried).collect()
-    };
+    let carried = || hosts.iter().map(Host::carried).collect::<Result<Vec<_>>>();
     let (before, busy, own) = (carried()?, environment::busy_s(), process_group::own_cpu_s());
     let began = clock::now();
-    let ended = way.run(spec, stop);
+    let ended = send();
     // A second Ctrl-C takes the star from under the programs: how they ended says nothing.
     if stop.load(Ordering::Relaxed) {
         return Err(Error::Interrupted);
     }
+    let took_s = clock::now().since(began).as_secs_f64();
     let (observed, failed) = match ended {
         Ok(mut observed) => {
-            observed.trouble.extend(too_fast(&observed, bound_s));
+            let bound = bounds.and_then(|(bound_s, _)| too_fast(&observed, bound_s));
+            observed.trouble.extend(bound);
             (Some(observed), None)
         }
         Err(Error::Interrupted) => return Err(Error::Interrupted),
         Err(error) => (None, Some(error.to_string())),
     };
-    let took_s = clock::now().since(began).as_secs_f64();
-    let ours = observed.as_ref().and_then(|observed| {
-        Some(observed.cpu_server_s? + observed.cpu_clients_s? + process_group::own_cpu_s() - own)
-    });
-    let cpu_others_s = busy
-        .zip(environment::busy_s())
-        .zip(ours)
-        .map(|((before, after), ours)| (after - before - ours).max(0.0));
+    let others = |seen: &Observed| {
+        let ours = seen.cpu_server_s? + seen.cpu_clients_s? + process_group::own_cpu_s() - own;
+        Some((environment::busy_s()? - busy? - ours).max(0.0))
+    };
+    let carried = before.iter().zip(carried()?).map(|(before, after)| after.since(*before));
     Ok(StudyRun {
-        carried: before
-            .iter()
-            .zip(carried()?)
-            .map(|(before, after)| after.since(*before))
-            .collect(),
-        cell,
+        carried: carried.collect(),
+        cell: cell.clone(),
         repeat,
-        bound_s,
-        bound_nominal_s,
+        bound_s: bounds.map(|(bound_s, _)| bound_s),
+        bound_nominal_s: bounds.map(|(_, nominal_s)| nominal_s),
+        cpu_others_s: observed.as_ref().and_then(others),
         observed,
         failed,
-        cpu_others_s,
         took_s,
     })
 }
@@ -294,11 +309,11 @@ fn sentence(run: &StudyRun) -> String {
     let what = format!("{way}, {} to {clients} client{plural}", Bytes(*bytes));
     let makespan = run.observed.as_ref().and_then(|observed| observed.makespan_s);
     match (makespan, run.trouble()) {
-        (Some(makespan), None) => format!(
-            "{what}: {makespan:.3} s, bound {:.3} s, {:.1} %",
-            run.bound_s,
-            run.bound_s / makespan * 100.0
-        ),
+        (Some(makespan), None) => {
+            let of_bound =
+                |bound| format!(", bound {bound:.3} s, {:.1} %", bound / makespan * 100.0);
+            format!("{what}: {makespan:.3} s{}", run.bound_s.map_or_else(String::new, of_bound))
+        }
         (_, trouble) => {
             format!("{what}: FAILED: {}", trouble.unwrap_or("not every copy is proven"))
         }
@@ -309,6 +324,7 @@ impl fmt::Debug for Testbed<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Stars(_) => f.write_str("Stars"),
+            Self::Room(_) => f.write_str("Room"),
             Self::Given(hosts) => f.debug_tuple("Given").field(hosts).finish(),
         }
     }

@@ -1,73 +1,78 @@
 //! A study's rows as a table for a terminal, and as comma-separated values.
 
 use crate::{
-    report::table::{Align, Table, or_dash, wrapped},
+    report::table::{Align, ColumnOf, Table, or_dash, wrapped},
     testbed::study::results::{Results, StudyRow},
     units::{Bytes, Rate},
 };
 
-/// A column that is in the table where its values differ; else its value stands above the table.
-struct VaryingColumn {
-    heading: &'static str,
-    cell: fn(&StudyRow) -> String,
-    /// What stands before the value above the table.
-    above: &'static str,
-}
-
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Mbit/s that were whole bits.
-const VARYING_COLUMNS: [VaryingColumn; 3] = [
-    VaryingColumn { heading: "file", cell: |row| Bytes(row.bytes).to_string(), above: "file of" },
-    VaryingColumn {
-        heading: "rate",
-        cell: |row| Rate((row.rate_nominal_mbit * 1e6).round() as u64).to_string(),
-        above: "links of",
-    },
-    VaryingColumn {
-        heading: "loss",
-        cell: |row| format!("{} %", (row.loss * 1e6).round() / 1e4),
-        above: "loss",
-    },
+/// The columns that are in the table where their values differ, each with what stands before its
+/// value above the table where they do not.
+const VARYING_COLUMNS: [(ColumnOf<StudyRow>, &str); 3] = [
+    (("file", Align::Right, 1, |row| Bytes(row.bytes).to_string()), "file of"),
+    (
+        ("rate", Align::Right, 1, |row| {
+            or_dash(row.rate_nominal_mbit.map(|mbit| Rate((mbit * 1e6).round() as u64)))
+        }),
+        "links of",
+    ),
+    (
+        // In a room nothing is known of the links.
+        ("loss", Align::Right, 1, |row| {
+            let loss = format!("{} %", (row.loss * 1e6).round() / 1e4);
+            or_dash(row.rate_nominal_mbit.map(|_| loss))
+        }),
+        "loss",
+    ),
 ];
+
+const COLUMNS: [ColumnOf<StudyRow>; 13] = [
+    ("runs", Align::Right, 3, |row| row.runs.to_string()),
+    ("makespan\ns", Align::Right, 0, |row| fixed(row.makespan_s.map(|m| m.median), 3, 1.0)),
+    ("interval\ns", Align::Right, 2, |row| {
+        or_dash(row.makespan_s.map(|middle| format!("{:.3}..{:.3}", middle.low, middle.high)))
+    }),
+    ("bound\ns", Align::Right, 1, |row| fixed(row.bound_s, 3, 1.0)),
+    ("effi-\nciency", Align::Right, 0, |row| fixed(row.efficiency, 3, 1.0)),
+    ("mean\nclient s", Align::Right, 3, |row| fixed(row.client_mean_s, 3, 1.0)),
+    ("first to\nlast %", Align::Right, 4, |row| fixed(row.spread, 1, 100.0)),
+    ("server\nsent MB", Align::Right, 4, |row| fixed(row.server_sent_bytes, 1, 1e-6)),
+    ("clients\nsent MB", Align::Right, 4, |row| fixed(row.clients_sent_bytes, 1, 1e-6)),
+    ("CPU s\nserver", Align::Right, 5, |row| fixed(row.cpu_server_s, 2, 1.0)),
+    ("CPU s\nclients", Align::Right, 5, |row| fixed(row.cpu_clients_s, 2, 1.0)),
+    ("CPU s\nothers", Align::Right, 5, |row| fixed(row.cpu_others_s, 2, 1.0)),
+    ("verified", Align::Left, 0, |row| match (row.failed, row.disturbed) {
+        (0, 0) => "all".to_owned(),
+        (0, disturbed) => format!("all, {disturbed} disturbed"),
+        (failed, _) => format!("{failed} of {} runs FAILED", row.runs),
+    }),
+];
+
+fn fixed(value: Option<f64>, digits: usize, factor: f64) -> String {
+    or_dash(value.map(|value| format!("{:.digits$}", value * factor)))
+}
 
 /// The table, in `limit` columns of a terminal.
 pub fn table(results: &Results, limit: Option<usize>) -> String {
     let rows = &results.rows;
-    let (fixed, varying): (Vec<&VaryingColumn>, Vec<_>) =
-        VARYING_COLUMNS.iter().partition(|column| {
-            let cell = column.cell;
-            rows.windows(2).all(|pair| cell(&pair[0]) == cell(&pair[1]))
-        });
+    let (fixed, varying): (Vec<_>, Vec<_>) = VARYING_COLUMNS
+        .iter()
+        .partition(|((.., cell), _)| rows.windows(2).all(|pair| cell(&pair[0]) == cell(&pair[1])));
     let mut text = String::new();
     if let Some(row) = rows.first() {
-        let fixed = fixed.iter().map(|column| format!("{} {}", column.above, (column.cell)(row)));
-        let fixed: Vec<String> = fixed.chain([results.links.clone()]).collect();
+        let known = fixed.iter().map(|((.., cell), above)| (above, cell(row)));
+        let known = known.filter(|(_, cell)| cell != "-");
+        let known = known.map(|(above, cell)| format!("{above} {cell}"));
+        let fixed: Vec<String> = known.chain([results.links.clone()]).collect();
         text += &format!("{}\n\n", fixed.join(", "));
     }
-    let mut columns = vec![("via", Align::Left, 0), ("clients", Align::Right, 0)];
-    columns.extend(varying.iter().map(|column| (column.heading, Align::Right, 1)));
-    columns.extend([
-        ("runs", Align::Right, 3),
-        ("makespan\ns", Align::Right, 0),
-        ("interval\ns", Align::Right, 2),
-        ("bound\ns", Align::Right, 1),
-        ("effi-\nciency", Align::Right, 0),
-        ("mean\nclient s", Align::Right, 3),
-        ("first to\nlast %", Align::Right, 4),
-        ("server\nsent MB", Align::Right, 4),
-        ("clients\nsent MB", Align::Right, 4),
-        ("CPU s\nserver", Align::Right, 5),
-        ("CPU s\nclients", Align::Right, 5),
-        ("CPU s\nothers", Align::Right, 5),
-        ("verified", Align::Left, 0),
-    ]);
-    let mut table = Table::new(&columns);
-    for row in rows {
-        let mut cells = vec![row.via.clone(), row.clients.to_string()];
-        cells.extend(varying.iter().map(|column| (column.cell)(row)));
-        cells.extend(figures(row));
-        table.row(cells);
-    }
-    text += &table.fitted(limit);
+    let mut columns: Vec<ColumnOf<StudyRow>> = vec![
+        ("via", Align::Left, 0, |row| row.via.clone()),
+        ("clients", Align::Right, 0, |row| row.clients.to_string()),
+    ];
+    columns.extend(varying.into_iter().map(|(column, _)| column));
+    columns.extend(COLUMNS);
+    text += &Table::of(&columns, rows).fitted(limit);
     if let Some(coverage) = rows.iter().find_map(|row| Some(row.makespan_s?.coverage)) {
         let uniform =
             rows.iter().filter_map(|row| row.makespan_s).all(|middle| middle.coverage == coverage);
@@ -90,32 +95,6 @@ runs. A link can carry a little more in a run: what a shaper lets through at
 once after a pause, and what the calibration was off. Small files show it most.
 ";
 
-fn figures(row: &StudyRow) -> [String; 13] {
-    let fixed = |value: Option<f64>, digits: usize, factor: f64| {
-        or_dash(value.map(|value| format!("{:.digits$}", value * factor)))
-    };
-    let middle = row.makespan_s;
-    [
-        row.runs.to_string(),
-        fixed(middle.map(|middle| middle.median), 3, 1.0),
-        or_dash(middle.map(|middle| format!("{:.3}..{:.3}", middle.low, middle.high))),
-        format!("{:.3}", row.bound_s),
-        fixed(row.efficiency, 3, 1.0),
-        fixed(row.client_mean_s, 3, 1.0),
-        fixed(row.spread, 1, 100.0),
-        fixed(row.server_sent_bytes, 1, 1e-6),
-        fixed(row.clients_sent_bytes, 1, 1e-6),
-        fixed(row.cpu_server_s, 2, 1.0),
-        fixed(row.cpu_clients_s, 2, 1.0),
-        fixed(row.cpu_others_s, 2, 1.0),
-        match (row.failed, row.disturbed) {
-            (0, 0) => "all".to_owned(),
-            (0, disturbed) => format!("all, {disturbed} disturbed"),
-            (failed, _) => format!("{failed} of {} runs FAILED", row.runs),
-        },
-    ]
-}
-
 /// A column of the CSV: its heading, and what stands in it.
 type StudyCsvColumn = (&'static str, fn(&StudyRow) -> String);
 
@@ -124,7 +103,7 @@ const CSV_COLUMNS: [StudyCsvColumn; 27] = [
     ("via", |row| row.via.clone()),
     ("clients", |row| row.clients.to_string()),
     ("file_bytes", |row| row.bytes.to_string()),
-    ("rate_nominal_mbit_per_s", |row| row.rate_nominal_mbit.to_string()),
+    ("rate_nominal_mbit_per_s", |row| or_empty(row.rate_nominal_mbit)),
     ("loss", |row| row.loss.to_string()),
     ("runs", |row| row.runs.to_string()),
     ("failed_runs", |row| row.failed.to_string()),
@@ -133,8 +112,8 @@ const CSV_COLUMNS: [StudyCsvColumn; 27] = [
     ("makespan_low_s", |row| or_empty(row.makespan_s.map(|middle| middle.low))),
     ("makespan_high_s", |row| or_empty(row.makespan_s.map(|middle| middle.high))),
     ("interval_coverage", |row| or_empty(row.makespan_s.map(|middle| middle.coverage))),
-    ("bound_s", |row| row.bound_s.to_string()),
-    ("bound_nominal_s", |row| row.bound_nominal_s.to_string()),
+    ("bound_s", |row| or_empty(row.bound_s)),
+    ("bound_nominal_s", |row| or_empty(row.bound_nominal_s)),
     ("efficiency", |row| or_empty(row.efficiency)),
     ("verified_s", |row| or_empty(row.verified_s)),
     ("client_mean_s", |row| or_empty(row.client_mean_s)),
@@ -167,10 +146,7 @@ pub fn csv(results: &Results) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        report::table::{WIDTH_MIN, width},
-        testbed::study::results::tests::sample,
-    };
+    use crate::{report::table::WIDTH_MIN, testbed::study::results::tests::sample, text::width};
 
     #[test]
     fn study_is_a_table() {

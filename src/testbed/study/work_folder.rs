@@ -11,15 +11,17 @@ use std::{
 
 use crate::{
     error::{Error, Result},
-    net::socket::free_space,
+    net::files::free_space,
     testbed::star::star_id::StarId,
 };
 
 /// The folder; dropping it removes it.
 #[derive(Debug)]
 pub struct WorkFolder {
-    path: PathBuf,
-    in_memory: bool,
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it is on, for the environment's stamp.
+    pub kind: &'static str,
 }
 
 /// The file system in memory that every Linux has.
@@ -47,17 +49,8 @@ impl WorkFolder {
         };
         let path = root.join(StarId::next().to_string());
         fs::create_dir(&path).map_err(Error::io("make the working folder", path.display()))?;
-        Ok(Self { path, in_memory: root == Path::new(MEMORY) })
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// What it is on, for the environment's stamp.
-    pub fn kind(&self) -> &'static str {
-        if self.in_memory { "memory (tmpfs)" } else { "disk" }
+        let kind = if root == Path::new(MEMORY) { "memory (tmpfs)" } else { "disk" };
+        Ok(Self { path, kind })
     }
 
     /// An empty folder for one run.
@@ -79,25 +72,13 @@ impl Drop for WorkFolder {
     }
 }
 
-/// Removes the folders that killed studies of this user left, and returns how many.
-pub fn remove_leftovers() -> usize {
-    remove(|id| !id.owner_lives())
-}
-
-/// Removes the folders of this process, for one that must end at once.
-pub fn remove_own() {
-    remove(|id| id.process == std::process::id());
-}
-
-fn remove(is_meant: impl Fn(&StarId) -> bool) -> usize {
+/// Removes the folders of studies of this user that are meant, and returns how many.
+pub fn remove(is_meant: impl Fn(&StarId) -> bool) -> usize {
     use std::os::unix::fs::MetadataExt;
     let own = nix::unistd::Uid::effective().as_raw();
     let mut removed = 0;
     for root in [PathBuf::from(MEMORY), std::env::temp_dir()] {
-        let Ok(entries) = fs::read_dir(&root) else {
-            continue;
-        };
-        for entry in entries.flatten() {
+        for entry in fs::read_dir(&root).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let Some(Ok(id)) = name.to_str().map(str::parse::<StarId>) else {
                 continue;
@@ -120,9 +101,9 @@ mod tests {
     #[test]
     fn folder_lives_as_long_as_its_study() {
         let work = WorkFolder::new(1 << 20).expect("room");
-        let path = work.path().to_owned();
+        let path = work.path.clone();
         fs::write(work.run_folder().expect("a folder").join("copy"), "x").expect("written");
-        remove_leftovers();
+        remove(|id| !id.owner_lives());
         assert!(path.is_dir(), "its owner lives");
         drop(work);
         assert!(!path.exists());
@@ -139,7 +120,7 @@ mod tests {
         let foreign = std::env::temp_dir().join(format!("{dead}-theirs"));
         fs::create_dir_all(path.join("run")).expect("made");
         fs::create_dir_all(&foreign).expect("made");
-        remove_leftovers();
+        remove(|id| !id.owner_lives());
         assert!(!path.exists());
         assert!(foreign.is_dir());
         fs::remove_dir(foreign).expect("there");

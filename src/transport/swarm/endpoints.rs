@@ -67,7 +67,7 @@ impl Torrents {
                 match self.by_name(lobby, &name) {
                     Ok(torrent) => {
                         let body = self.torrent_file(&torrent, local);
-                        HttpResponse::new(200, "application/x-bittorrent", body)
+                        HttpResponse::shared(200, "application/x-bittorrent", body)
                     }
                     Err(error) => HttpResponse::new(404, "text/plain", format!("{error}\n")),
                 }
@@ -75,13 +75,22 @@ impl Torrents {
         })
     }
 
-    fn torrent_file(&self, torrent: &Torrent, local: SocketAddr) -> Vec<u8> {
+    /// The `.torrent` for who came to our address `local`; made once for all who do, as that of a
+    /// folder may be long.
+    fn torrent_file(&self, torrent: &Torrent, local: SocketAddr) -> Arc<[u8]> {
         let local = unmapped(local);
+        let mut made = torrent.file();
+        if let Some((_, file)) = made.as_ref().filter(|(at, _)| *at == local) {
+            return Arc::clone(file);
+        }
         let announce = format!("http://{local}/announce");
         let name = percent_encode(torrent.source.info.name.as_str());
-        let web_seed = (self.config.web_seed).then(|| format!("http://{local}/{name}"));
+        // There is no address for the files of a folder.
+        let has_seed = self.config.web_seed && torrent.source.tree().is_none();
+        let web_seed = has_seed.then(|| format!("http://{local}/{name}"));
         let metainfo = &torrent.member.metainfo;
-        metainfo.encode(Some(&announce), web_seed.as_deref())
+        let file = metainfo.encode(Some(&announce), web_seed.as_deref()).into();
+        Arc::clone(&made.insert((local, file)).1)
     }
 
     fn announce(
@@ -103,7 +112,11 @@ impl Torrents {
             let due = clock::now().after(DIAL_AFTER);
             torrent.member.schedule_dial(due, addr, announce.peer_id);
         }
-        Ok(response.encode())
+        if has_seat || torrent.member.is_released() {
+            return Ok(response.encode());
+        }
+        let name = &torrent.source.info.name;
+        Ok(response.encode_with(&format!("'{name}' waits for the clients of a session")))
     }
 
     fn scrape(&self, query: &str) -> Result<Vec<u8>, TrackerError> {

@@ -1,7 +1,6 @@
 //! Handshakes, from both ends, each under one absolute deadline.
 
 use std::{
-    io::{self, Read},
     net::{SocketAddr, TcpStream},
     time::Duration,
 };
@@ -73,27 +72,20 @@ fn send(stream: &TcpStream, addr: SocketAddr, ours: &Handshake, deadline: Moment
 
 /// Reads until there are `len` bytes, and not one more: what follows belongs to the reader thread.
 fn receive(
-    mut stream: &TcpStream,
+    stream: &TcpStream,
     addr: SocketAddr,
     mut bytes: Vec<u8>,
     len: usize,
     deadline: Moment,
 ) -> Result<Vec<u8>> {
-    let failed = || Error::io("read the peer's handshake", addr);
-    while bytes.len() < len {
-        if !socket::bound_read(stream, deadline).map_err(failed())? {
-            return Err(timed_out(addr));
+    let held = bytes.len();
+    bytes.resize(held.max(len), 0);
+    socket::read_exact(stream, &mut bytes[held..], deadline).map_err(|error| {
+        if Error::is_timeout(&error) {
+            return timed_out(addr);
         }
-        let mut buffer = [0; HANDSHAKE_LEN];
-        let want = len - bytes.len();
-        match stream.read(&mut buffer[..want]) {
-            Ok(0) => return Err(failed()(io::ErrorKind::UnexpectedEof.into())),
-            Ok(read) => bytes.extend_from_slice(&buffer[..read]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if Error::is_timeout(&error) => return Err(timed_out(addr)),
-            Err(error) => return Err(failed()(error)),
-        }
-    }
+        Error::io("read the peer's handshake", addr)(error)
+    })?;
     Ok(bytes)
 }
 
@@ -104,5 +96,5 @@ fn decode(addr: SocketAddr, bytes: &[u8]) -> Result<Handshake> {
 }
 
 fn timed_out(addr: SocketAddr) -> Error {
-    Error::TimedOut { phase: Phase::Greet.name(), at: addr.to_string(), after: HANDSHAKE_LIMIT }
+    Error::timed_out(Phase::Greet, addr, HANDSHAKE_LIMIT)
 }

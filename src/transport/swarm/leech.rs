@@ -1,8 +1,9 @@
 //! A file by its `.torrent`, from the swarm of any HTTP tracker: an ordinary peer, without a gate.
 //!
-//! The copy is read back, compared with the torrent's own digests and, where the user knows it, with
-//! the SHA-1 of the file, before it gets its name; what was fetched before is resumed. Private addresses are dialed only when the tracker has one
-//! itself: a tracker on the internet must not make us connect to a neighbour.
+//! The copy is read back, compared with the torrent's own digests and, where the user knows it,
+//! with the SHA-1 of the file, before it gets its name; what was fetched before is resumed. Private
+//! addresses are dialed only when the tracker has one itself: a tracker on the internet must not
+//! make us connect to a neighbour.
 
 use std::{
     fs::File,
@@ -20,12 +21,12 @@ use crate::{
     },
     digest::Digest,
     error::{Error, Result},
-    net::{clock, socket},
+    net::{address, clock, storage::FileStorage},
     proto::{
         bt::metainfo::{METAINFO_MAX, Metainfo},
         http::url::Url,
     },
-    text::escape,
+    text::{escape, escape_path},
     transport::swarm::{
         address::is_private,
         announcer::Tracker,
@@ -72,7 +73,7 @@ pub struct TorrentDownload {
 /// # Errors
 /// It cannot be read, is too long, or is not a torrent of one file.
 pub fn open(path: &Path) -> Result<Metainfo> {
-    let at = escape(&path.display().to_string());
+    let at = escape_path(path);
     let file = File::open(path).map_err(Error::io("open the torrent", &at))?;
     let mut bytes = Vec::new();
     // What has no end, such as a device, is too long like any other.
@@ -108,6 +109,7 @@ pub fn fetch(
             order: ByteOrder::Any,
             resume: true,
             replace,
+            in_place: false,
         },
         proof: request.sha1.map_or(Proof::Pieces, Proof::Sha1),
         clients: 1,
@@ -127,7 +129,9 @@ pub fn fetch(
     let note = |bytes| moved.store(bytes, Ordering::Relaxed);
     let last = peer.wait_until_complete(request.stall, stopped, &server_gone, &note)?;
     check_pieces(metainfo, download.file())?;
-    let verified = download.verify(|_| Ok(()))?.whole(&name)?;
+    let may_go_on =
+        || if stopped.load(Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) };
+    let verified = download.verify(|_| may_go_on())?.whole(&name)?;
     let (resumed, sha1) = (peer.resumed, verified.sha1);
     verified.sync()?;
     let path = verified.publish(true)?.path;
@@ -137,7 +141,7 @@ pub fn fetch(
 
 /// Reads a complete copy back from disk: a piece was compared before it was written, and nothing
 /// tells what has become of it since.
-fn check_pieces(torrent: Metainfo, file: &File) -> Result<()> {
+fn check_pieces(torrent: Metainfo, file: &FileStorage) -> Result<()> {
     let HeldCopy { metainfo, have, .. } = HeldCopy::read(torrent, file, |_| Ok(()))?;
     if have.is_full() {
         return Ok(());
@@ -157,7 +161,7 @@ fn find_tracker(metainfo: &Metainfo) -> Result<(Tracker, bool)> {
         .as_deref()
         .ok_or_else(|| Error::refused("the torrent", "it names no tracker"))?;
     let url = Url::parse(announce)?;
-    let (addrs, is_private) = usable_addrs(socket::resolve(&url.host, 80)?);
+    let (addrs, is_private) = usable_addrs(address::resolve(&url.host, 80)?);
     // A torrent must not make us send anything else to a host of a private network.
     if is_private && !matches!(url.last_segment(), "announce" | "announce.php") {
         let reason = format!(

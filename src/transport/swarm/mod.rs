@@ -4,12 +4,11 @@
 //! - [`member`]: one copy and its connections, the same for the server's seeder and every client;
 //!   [`store`]: its bytes on disk; [`limits`]: how many connections it has
 //! - [`peer_connection`], [`outbox`]: one connection; [`handshake`]: how it begins
-//! - [`peer_id`], [`address`]: ids, roles and addresses of peers
+//! - [`peer_id`], [`address`]: ids, roles and addresses of peers; [`external_peers`]: those without a seat
 //! - [`torrents`], [`torrent`]: the server's swarms; [`send`]: a session of one
 //! - [`endpoints`], [`peer_registry`]: what the server answers over HTTP, and its tracker
 //! - [`peer`], [`announcer`]: a client's peer and its tracker; [`receive`]: a session of it
 //! - [`leech`]: the download of any `.torrent`, without a gate
-//! - [`face`]: the same routes for a server that answers no other HTTP
 //! - [`simulate`]: a whole swarm in virtual time
 //!
 //! There is no DHT, no peer exchange, no encryption and no choking by merit: everybody in a session
@@ -24,7 +23,7 @@ use crate::{
     server::builder::ServerCoreBuilder,
     session::Via,
     transport::swarm::{
-        receive::{SwarmConfig, SwarmReceiveTransport},
+        receive::SwarmReceiveTransport,
         send::SwarmTransport,
         torrents::{SwarmServerConfig, Torrents},
     },
@@ -33,7 +32,7 @@ use crate::{
 pub mod address;
 pub mod announcer;
 pub mod endpoints;
-pub mod face;
+pub mod external_peers;
 pub mod handshake;
 pub mod leech;
 pub mod limits;
@@ -51,33 +50,21 @@ pub mod torrent;
 pub mod torrents;
 
 /// Adds the swarm to a server: its transport, and the peers that connect. The returned
-/// [`Torrents`] answer HTTP, for a server that has HTTP on its port; [`serve_http`] does it where
-/// there is no other.
+/// [`Torrents`] answer HTTP, for a server that has HTTP on its port.
 pub fn serve(
     host: ServerCoreBuilder,
     mut config: SwarmServerConfig,
 ) -> (ServerCoreBuilder, Arc<Torrents>) {
-    // A server that sends only by the swarm keeps everybody waiting for the gate.
-    let is_only = host.settings().via == Some(Via::Swarm);
-    config.gated |= is_only;
     config.seats_only |= host.settings().closes(Greeting::Swarm);
-    let torrents = Torrents::new(config);
-    if is_only {
+    let torrents = Torrents::new(config, host.downloads());
+    if host.settings().via == Some(Via::Swarm) {
         torrents.prepare(host.catalog());
     }
     let serving = Arc::clone(&torrents);
     let host = host
-        .transport(Box::new(SwarmTransport::new(Arc::clone(&torrents))))
+        .transport(Box::new(SwarmTransport { torrents: Arc::clone(&torrents) }))
         .handler(Greeting::Swarm, Arc::new(move |connection, _| serving.serve(connection)));
     (host, torrents)
-}
-
-/// Lets the swarms answer HTTP themselves.
-pub fn serve_http(host: ServerCoreBuilder, torrents: Arc<Torrents>) -> ServerCoreBuilder {
-    host.handler(
-        Greeting::Http,
-        Arc::new(move |connection, lobby| face::serve(&connection, &torrents, lobby)),
-    )
 }
 
 /// Fetches over the swarm until every client has ended.
@@ -85,6 +72,5 @@ pub fn serve_http(host: ServerCoreBuilder, torrents: Arc<Torrents>) -> ServerCor
 /// # Errors
 /// The fetch cannot be begun. What happens to a client later is in its [`ClientReport`].
 pub fn fetch(config: &FetchConfig) -> Result<Vec<ClientReport>> {
-    let transport = SwarmReceiveTransport::new(SwarmConfig::default());
-    FetchRun::new(config).run(config, &[&transport])
+    FetchRun::new(config).run(config, &[&SwarmReceiveTransport::default()])
 }

@@ -17,7 +17,9 @@ use crate::{
     server::listener::{ConnectionHandler, Listener},
     transport::swarm::{
         announcer::{Announcer, Tracker},
+        external_peers::ExternalPeers,
         handshake,
+        limits::PEER_CONNECTIONS,
         member::{SwarmMember, status::Progress},
         peer_id::{self, Role},
         store::HeldCopy,
@@ -72,7 +74,8 @@ impl Peer {
         tracker: Tracker,
     ) -> Result<Self> {
         let HeldCopy { metainfo, store, have } = held;
-        let member = SwarmMember::start(Arc::new(metainfo), store, have, id, role)?;
+        let external = ExternalPeers::new(2 * PEER_CONNECTIONS, Arc::default());
+        let member = SwarmMember::start(Arc::new(metainfo), store, have, id, role, external)?;
         let serving = Arc::clone(&member);
         let handler: ConnectionHandler = Arc::new(move |connection| {
             let (stream, from) = (Arc::clone(&connection.stream), connection.peer);
@@ -146,11 +149,7 @@ impl Peer {
                     return Err(Error::refused("the swarm", reason));
                 }
             } else if quiet > stall {
-                return Err(Error::TimedOut {
-                    phase: Phase::Transfer.name(),
-                    at: "the swarm".to_owned(),
-                    after: stall,
-                });
+                return Err(Error::timed_out(Phase::Transfer, "the swarm", stall));
             }
             member.wait(CHECK_INTERVAL);
         }

@@ -25,6 +25,7 @@ use crate::{
     },
     transport::swarm::{
         address::unmapped,
+        external_peers::ExternalPlace,
         outbox::{NextWrite, Outbox},
         peer_id::Role,
         store::Store,
@@ -47,6 +48,8 @@ pub struct PeerConnection {
     pub limits: MessageLimits,
     /// What waits to be written.
     pub outbox: Outbox,
+    /// Its place, where the other side has no seat.
+    pub place: Option<ExternalPlace>,
     /// The bytes that moved.
     pub traffic: TrafficCounters,
     /// We told the other side that we are interested.
@@ -120,6 +123,7 @@ impl PeerConnection {
             dialed,
             limits: MessageLimits { pieces, fast },
             outbox: Outbox::default(),
+            place: None,
             traffic: TrafficCounters::default(),
             interested: AtomicBool::new(false),
             listen_port: AtomicU16::new(0),

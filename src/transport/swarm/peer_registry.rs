@@ -35,7 +35,7 @@ pub struct PeerRegistry {
     announces: BTreeMap<IpAddr, (Moment, u32)>,
     completed: u64,
     /// What the seated peers of this session reported.
-    reports: BTreeMap<PeerId, SourceReport>,
+    pub reports: BTreeMap<PeerId, SourceReport>,
     random: Random,
     /// When silent peers were removed last.
     swept: Moment,
@@ -208,16 +208,6 @@ impl PeerRegistry {
         if let Some(&oldest) = oldest.map(|(addr, _)| addr) {
             self.peers.remove(&oldest);
         }
-    }
-
-    /// What the seated peers of this session reported, by id.
-    pub fn source_reports(&self) -> &BTreeMap<PeerId, SourceReport> {
-        &self.reports
-    }
-
-    /// A new session: the reports of the last one are forgotten.
-    pub fn clear_reports(&mut self) {
-        self.reports.clear();
     }
 
     fn response(&self, peers: Vec<SocketAddr>) -> AnnounceResponse {

@@ -22,14 +22,14 @@ use crate::{
         },
     },
     error::{Error, Result},
-    net::{clock, http::client, line_stream::LineStream},
+    net::{clock, http::client, line_stream::LineStream, socket},
     proto::{
-        bt::metainfo::{METAINFO_MAX, Metainfo},
+        bt::metainfo::{METAINFO_MAX, Metainfo, tree_torrent_max},
         http::{text::percent_encode, url::Url},
         native::FromClient,
     },
     session::Via,
-    transfer::Counts,
+    transfer::{Counts, Evidence},
     transport::swarm::{
         announcer::Tracker,
         peer::Peer,
@@ -38,17 +38,11 @@ use crate::{
     },
 };
 
-/// What a client of the swarm is told beyond the usual.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SwarmConfig {
-    /// For how long a complete client serves the others; `None`: until they are complete.
-    pub seed_time: Option<Duration>,
-}
-
 /// Receives over the swarm.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SwarmReceiveTransport {
-    config: SwarmConfig,
+    /// For how long a complete client serves the others; `None`: until they are complete.
+    pub seed_time: Option<Duration>,
 }
 
 /// A peer with a seat.
@@ -64,13 +58,6 @@ const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 /// An empty file has no torrent and needs no peer.
 #[derive(Debug)]
 struct EmptyReceiveSession;
-
-impl SwarmReceiveTransport {
-    /// Receives with `config`.
-    pub const fn new(config: SwarmConfig) -> Self {
-        Self { config }
-    }
-}
 
 impl ReceiveTransport for SwarmReceiveTransport {
     fn via(&self) -> Via {
@@ -95,9 +82,14 @@ impl ReceiveTransport for SwarmReceiveTransport {
         let local = context.stream.local_addr().map_err(failed)?;
         let host = server.to_string();
         let target = format!("/{}.torrent", percent_encode(offer.file.name.as_str()));
-        let torrent = client::get(&[server], &host, &target, METAINFO_MAX)?;
-        let metainfo = Metainfo::decode(&torrent)
-            .map_err(|error| Error::protocol(server, error.to_string()))?;
+        let manifest = context.file.manifest();
+        let most = manifest.map_or(METAINFO_MAX, |manifest| tree_torrent_max(manifest));
+        let torrent = client::get(&[server], &host, &target, most)?;
+        let metainfo = match manifest {
+            Some(manifest) => Metainfo::decode_tree(&torrent, &offer.file.name, manifest),
+            None => Metainfo::decode(&torrent),
+        };
+        let metainfo = metainfo.map_err(|error| Error::protocol(server, error.to_string()))?;
         if metainfo.bytes != offer.file.bytes {
             let what =
                 format!("a torrent of {} bytes for a file of {}", metainfo.bytes, offer.file.bytes);
@@ -122,7 +114,7 @@ impl ReceiveTransport for SwarmReceiveTransport {
             log::warn!("{error}; the server's seeder is dialed without its tracker");
             peer.announcer.dial(vec![server], true);
         }
-        Ok(Box::new(SwarmReceiveSession { peer, seed_time: self.config.seed_time }))
+        Ok(Box::new(SwarmReceiveSession { peer, seed_time: self.seed_time }))
     }
 }
 
@@ -184,6 +176,7 @@ impl ReceiveSession for SwarmReceiveSession {
                 bytes_from_peers: Some(received.from_peers),
                 ..Counts::default()
             },
+            evidence: Evidence::default(),
         })
     }
 
@@ -194,10 +187,6 @@ impl ReceiveSession for SwarmReceiveSession {
 
 /// True when the server has closed the control connection, on which it sends nothing meanwhile.
 fn server_is_gone(context: &ReceiveContext<'_>) -> bool {
-    let seen = context.stream.set_nonblocking(true).and_then(|()| context.stream.peek(&mut [0]));
-    let _ = context.stream.set_nonblocking(false);
-    match seen {
-        Ok(bytes) => bytes == 0,
-        Err(error) => !Error::is_timeout(&error) && error.kind() != std::io::ErrorKind::Interrupted,
-    }
+    let closed = socket::is_closed(context.stream);
+    closed.unwrap_or_else(|error| error.kind() != std::io::ErrorKind::Interrupted)
 }

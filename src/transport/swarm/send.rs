@@ -20,7 +20,7 @@ use crate::{
         transport::{SendJob, SendResult, SendSession, TransferFailure, Transport},
     },
     session::Via,
-    text::escape,
+    text::escape_path,
     transfer::Outcome,
     transport::swarm::{peer_id::seated_id, torrent::Torrent, torrents::Torrents},
     units::Rate,
@@ -29,7 +29,8 @@ use crate::{
 /// Sends by the swarm.
 #[derive(Debug)]
 pub struct SwarmTransport {
-    torrents: Arc<Torrents>,
+    /// Whose files it sends.
+    pub torrents: Arc<Torrents>,
 }
 
 /// The swarm of one session; an empty file needs no torrent.
@@ -44,13 +45,6 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How often the source file is checked for changes.
 const SOURCE_INTERVAL: Duration = Duration::from_secs(1);
-
-impl SwarmTransport {
-    /// Sends the files of `torrents`.
-    pub fn new(torrents: Arc<Torrents>) -> Self {
-        Self { torrents }
-    }
-}
 
 impl Transport for SwarmTransport {
     fn via(&self) -> Via {
@@ -86,14 +80,13 @@ impl SendSession for SwarmSendSession {
     }
 
     fn on_seated(&self, seat: &SeatConnection) {
-        let Some(torrent) = &self.torrent else {
-            return;
-        };
-        match seat.stream().peer_addr() {
-            Ok(addr) => torrent.member.add_seat(id_of(seat), addr.ip()),
-            // It is gone already.
-            Err(error) => log::debug!("{}: {error}", seat.id()),
+        if let Some(torrent) = &self.torrent {
+            torrent.member.add_seat(id_of(seat), seat.peer().ip());
         }
+    }
+
+    fn fills_control(&self) -> bool {
+        false
     }
 
     fn only_peers(&self) -> Vec<IpAddr> {
@@ -142,7 +135,7 @@ impl Drop for SwarmSendSession {
         if let Some(path) = &self.torrents.config.tracker_file
             && let Err(error) = std::fs::write(path, torrent.holder_table())
         {
-            let at = escape(&path.display().to_string());
+            let at = escape_path(path);
             log::warn!("{}", Error::io("write who has which chunk", at)(error));
         }
     }

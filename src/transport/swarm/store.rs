@@ -1,6 +1,6 @@
 //! A copy's bytes on disk, read and written by pieces and blocks at their own places.
 
-use std::{fs::File, io, thread};
+use std::{io, thread};
 
 use crate::{
     digest::{Digest, Hasher},
@@ -8,6 +8,7 @@ use crate::{
     net::{
         STACK,
         copy::{self, Stop},
+        storage::FileStorage,
     },
     proto::bt::{
         bitfield::Bitfield,
@@ -21,7 +22,7 @@ use crate::{
 /// An open file that holds a copy, or part of one.
 #[derive(Debug)]
 pub struct Store {
-    file: File,
+    file: FileStorage,
     layout: PieceLayout,
 }
 
@@ -44,11 +45,10 @@ impl HeldCopy {
     /// It cannot be read, or `progress` fails.
     pub fn read(
         metainfo: Metainfo,
-        file: &File,
+        file: &FileStorage,
         progress: impl FnMut(u64) -> Result<()>,
     ) -> Result<Self> {
-        let failed = |error| Error::io("read the copy", &metainfo.name)(error);
-        let store = Store::new(file.try_clone().map_err(failed)?, metainfo.layout());
+        let store = Store::new(file.clone(), metainfo.layout());
         let have = store.verify(&metainfo, progress)?;
         Ok(Self { metainfo, store, have })
     }
@@ -56,7 +56,7 @@ impl HeldCopy {
 
 impl Store {
     /// The copy in `file`, whose own offset is never used.
-    pub fn new(file: File, layout: PieceLayout) -> Self {
+    pub fn new(file: FileStorage, layout: PieceLayout) -> Self {
         Self { file, layout }
     }
 
@@ -92,7 +92,7 @@ impl Store {
     /// Unlocks the file for another client. Threads that are ending may still write to it, but
     /// only verified pieces at their places.
     pub fn unlock(&self) {
-        if let Err(error) = self.file.unlock() {
+        if let Some(Err(error)) = self.file.file().map(|file| file.unlock()) {
             log::debug!("cannot unlock the copy: {error}");
         }
     }
@@ -104,16 +104,22 @@ impl Store {
         mut progress: impl FnMut(u64) -> Result<()>,
     ) -> Result<Bitfield> {
         let failed = |error| Error::io("read the copy", &metainfo.name)(error);
-        let held = self.file.metadata().map_err(failed)?.len();
+        let held = self.file.held().map_err(failed)?;
         let mut have = Bitfield::new(self.layout.pieces());
         for piece in 0..self.layout.pieces() {
             let end = self.layout.start(piece) + u64::from(self.layout.len(piece));
             if end > held {
                 break;
             }
-            let found = digest(&self.file, self.layout, piece).map_err(failed)?;
-            if metainfo.pieces.get(piece as usize) == Some(&found) {
-                have.set(piece);
+            match digest(&self.file, self.layout, piece) {
+                Ok(found) if metainfo.pieces.get(piece as usize) == Some(&found) => {
+                    have.set(piece);
+                }
+                // A file of a folder may be shorter yet.
+                Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => {
+                    return Err(failed(error));
+                }
+                _ => {}
             }
             progress(end)?;
         }
@@ -121,18 +127,21 @@ impl Store {
     }
 }
 
-/// Makes the torrent of a file, with two threads that hash its pieces.
+/// Makes the torrent of a file or folder, with two threads that hash its pieces.
 ///
 /// # Errors
 /// The file is empty, shorter than `bytes`, has too many pieces, or cannot be read.
-pub fn make_metainfo(file: &File, name: &FileName, bytes: u64) -> Result<Metainfo> {
+pub fn make_metainfo(file: &FileStorage, name: &FileName, bytes: u64) -> Result<Metainfo> {
     let layout = PieceLayout::new(bytes, metainfo::piece_bytes(bytes));
     let digests = digests(file, layout).map_err(Error::io("read the file", name))?;
-    Metainfo::new(name.clone(), bytes, layout.piece, digests)
-        .map_err(|error| Error::refused("gatecast", error.to_string()))
+    let made = match file.manifest() {
+        Some(manifest) => Metainfo::of_tree(name.clone(), manifest, layout.piece, digests),
+        None => Metainfo::new(name.clone(), bytes, layout.piece, digests),
+    };
+    made.map_err(|error| Error::refused("gatecast", error.to_string()))
 }
 
-fn digests(file: &File, layout: PieceLayout) -> io::Result<Vec<Digest>> {
+fn digests(file: &FileStorage, layout: PieceLayout) -> io::Result<Vec<Digest>> {
     let pieces = layout.pieces();
     let range = |from: u32, to: u32| -> io::Result<Vec<Digest>> {
         (from..to).map(|piece| digest(file, layout, piece)).collect()
@@ -151,7 +160,7 @@ fn digests(file: &File, layout: PieceLayout) -> io::Result<Vec<Digest>> {
     })
 }
 
-fn digest(file: &File, layout: PieceLayout, piece: u32) -> io::Result<Digest> {
+fn digest(file: &FileStorage, layout: PieceLayout, piece: u32) -> io::Result<Digest> {
     let mut buffer = [0; 16 << 10];
     let (mut at, mut left) = (layout.start(piece), layout.len(piece) as usize);
     let mut hasher = Hasher::default();
@@ -165,7 +174,7 @@ fn digest(file: &File, layout: PieceLayout, piece: u32) -> io::Result<Digest> {
     Ok(hasher.finish())
 }
 
-fn read(file: &File, bytes: &mut [u8], at: u64) -> io::Result<usize> {
+fn read(file: &FileStorage, bytes: &mut [u8], at: u64) -> io::Result<usize> {
     copy::read_at(file, bytes, at).map_err(to_io)
 }
 

@@ -2,12 +2,12 @@
 
 use std::{
     collections::BTreeMap,
-    net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard},
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, atomic::AtomicU64},
 };
 
 use crate::{
-    net::{clock, lock},
+    net::{clock, lock, pacing::Pacer},
     proto::{
         bt::{tracker::announce::Share, wire::PeerId},
         json::Json,
@@ -29,6 +29,12 @@ pub struct Torrent {
     /// Our seeder.
     pub member: Arc<SwarmMember>,
     registry: Mutex<PeerRegistry>,
+    /// When its source was last found to be what is offered, as a [`Moment`](crate::units::Moment).
+    pub(super) offered_at: AtomicU64,
+    /// The `.torrent` as it was last asked for, and at which of our addresses.
+    file: Mutex<Option<(SocketAddr, Arc<[u8]>)>>,
+    /// Holds the rate of what is sent outside of sessions.
+    pacer: Option<Arc<Pacer>>,
     /// Sessions that have begun and not ended.
     sessions: Mutex<usize>,
 }
@@ -51,14 +57,25 @@ pub struct PeerTransfers {
 }
 
 impl Torrent {
-    /// The swarm of `source`, with our seeder in it.
-    pub fn new(source: Arc<Source>, member: Arc<SwarmMember>) -> Self {
-        Self {
+    /// The swarm of `source`, with our seeder in it. Until a session begins, everybody who has the
+    /// torrent is served at once, at the rate of `pacer`.
+    pub fn new(source: Arc<Source>, member: Arc<SwarmMember>, pacer: Option<Arc<Pacer>>) -> Self {
+        let torrent = Self {
             source,
             member,
             registry: Mutex::new(PeerRegistry::new(clock::random())),
+            offered_at: AtomicU64::new(clock::now().0),
+            file: Mutex::default(),
+            pacer,
             sessions: Mutex::default(),
-        }
+        };
+        torrent.serve_everybody();
+        torrent
+    }
+
+    fn serve_everybody(&self) {
+        self.member.set_pacer(self.pacer.clone());
+        self.member.release();
     }
 
     /// A session of this file begins: nobody is served until it is released, unless another
@@ -68,7 +85,7 @@ impl Torrent {
         *sessions += 1;
         if *sessions == 1 {
             self.member.hold();
-            self.registry().clear_reports();
+            self.registry().reports.clear();
         }
     }
 
@@ -82,7 +99,7 @@ impl Torrent {
         let mut sessions = lock(&self.sessions);
         *sessions -= 1;
         if *sessions == 0 {
-            self.member.release();
+            self.serve_everybody();
         }
     }
 
@@ -96,9 +113,14 @@ impl Torrent {
         lock(&self.registry)
     }
 
+    /// The `.torrent` that was made last.
+    pub(super) fn file(&self) -> MutexGuard<'_, Option<(SocketAddr, Arc<[u8]>)>> {
+        lock(&self.file)
+    }
+
     /// What each seated client got from whom, as they told the tracker.
     pub fn transfers(&self) -> Vec<PeerTransfers> {
-        let reports = self.registry().source_reports().clone();
+        let reports = self.registry().reports.clone();
         let name = |id: &PeerId| match (reports.get(id), seat_of(id)) {
             (Some(report), _) => name_of(id, report.addr),
             (None, Some(seat)) => format!("C{}", seat.0),
@@ -171,7 +193,8 @@ impl Torrent {
         });
     }
 
-    /// Which client was the first to tell that it has which chunk, in two columns: the chunk's number and the peer.
+    /// Which client was the first to tell that it has which chunk, in two columns: the chunk's
+    /// number and the peer.
     pub fn holder_table(&self) -> String {
         let chunks = self.member.piece_holders().into_iter().enumerate();
         chunks.fold(String::new(), |text, (chunk, (first, _))| {

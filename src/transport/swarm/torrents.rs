@@ -9,29 +9,34 @@ use std::{
     collections::BTreeSet,
     convert::Infallible,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, atomic::Ordering},
     time::Duration,
 };
 
 use crate::{
     digest::Digest,
     error::{Error, Result},
-    net::{lock, shared_reply, shared_reply::SharedReply},
+    net::{clock, lock, shared_reply, shared_reply::SharedReply},
     proto::{bt::bitfield::Bitfield, json::Json},
     server::{
         catalog::{self, Catalog, Source},
+        conversation::LIST_INTERVAL,
+        downloads::Downloads,
         listener::Connection,
         lobby::Lobby,
     },
     session::SeatId,
     text::FileName,
     transport::swarm::{
+        external_peers::ExternalPeers,
         handshake,
+        limits::SEEDER_CONNECTIONS,
         member::SwarmMember,
         peer_id::{Role, random_id, seat_of},
         store::{self, Store},
         torrent::Torrent,
     },
+    units::Moment,
 };
 
 /// What a server's swarms do beyond the usual.
@@ -42,8 +47,6 @@ pub struct SwarmServerConfig {
     /// Name the file's own address on this server in the torrent, for programs that fetch over
     /// HTTP too (BEP 19). Each then takes a copy from the server.
     pub web_seed: bool,
-    /// Serve nobody before the first session of a file is released.
-    pub gated: bool,
     /// Serve only the addresses from which clients have seats.
     pub seats_only: bool,
 }
@@ -53,6 +56,9 @@ pub struct SwarmServerConfig {
 pub struct Torrents {
     /// What they do.
     pub config: SwarmServerConfig,
+    downloads: Arc<Downloads>,
+    /// Peers without a seat, of all torrents together.
+    external: Arc<ExternalPeers>,
     /// The one that was used last is the last.
     all: Mutex<Vec<Arc<Torrent>>>,
     /// Held while a torrent is made: all clients of a session ask for it at the same time, and the
@@ -83,10 +89,12 @@ const DOCUMENT_MAX: usize = 32 << 20;
 const REPLY_INTERVAL: Duration = Duration::from_millis(250);
 
 impl Torrents {
-    /// No torrents yet.
-    pub fn new(config: SwarmServerConfig) -> Arc<Self> {
+    /// No torrents yet. What peers without a seat are sent is one of `downloads`.
+    pub fn new(config: SwarmServerConfig, downloads: Arc<Downloads>) -> Arc<Self> {
         Arc::new(Self {
             config,
+            external: ExternalPeers::new(SEEDER_CONNECTIONS, Arc::clone(&downloads)),
+            downloads,
             all: Mutex::default(),
             creating: Mutex::default(),
             asking: Mutex::default(),
@@ -122,14 +130,14 @@ impl Torrents {
         }
         let refuse = |why: String| Error::refused("gatecast", format!("'{}': {why}", info.name));
         if info.bytes == 0 {
-            return Err(refuse("an empty file has no torrent".to_owned()));
+            return Err(refuse("what has no bytes has no torrent".to_owned()));
         }
         if !self.make_room() {
             return Err(refuse(format!("sessions use {TORRENTS_MAX} torrents already")));
         }
         let metainfo = store::make_metainfo(&source.file, &info.name, info.bytes)?;
         source.unchanged()?;
-        let file = source.file.try_clone().map_err(Error::io("open the file again", &info.name))?;
+        let file = source.file.clone();
         let layout = metainfo.layout();
         let member = SwarmMember::start(
             Arc::new(metainfo),
@@ -137,12 +145,10 @@ impl Torrents {
             Bitfield::full(layout.pieces()),
             random_id(Role::Seeder),
             Role::Seeder,
+            Arc::clone(&self.external),
         )?;
-        if !self.config.gated {
-            // Until a session holds it, everybody who has the torrent is served.
-            member.release();
-        }
-        let torrent = Arc::new(Torrent::new(Arc::clone(source), member));
+        let pacer = self.downloads.pacer.clone();
+        let torrent = Arc::new(Torrent::new(Arc::clone(source), member, pacer));
         self.lock().push(Arc::clone(&torrent));
         Ok(torrent)
     }
@@ -153,8 +159,18 @@ impl Torrents {
     /// # Errors
     /// As [`Torrents::get_or_create`], no such file is offered, or too many are waited for.
     pub fn by_name(&self, lobby: &Lobby, name: &FileName) -> Result<Arc<Torrent>> {
+        // To open a folder is to look at all its files, and anybody may ask over and over.
+        let is_recent = |torrent: &Torrent| {
+            let at = Moment(torrent.offered_at.load(Ordering::Relaxed));
+            let is_it = torrent.source.info.name == *name && torrent.source.tree().is_some();
+            is_it && clock::now().since(at) < LIST_INTERVAL
+        };
+        if let Some(known) = self.find(is_recent) {
+            return Ok(known);
+        }
         let source = Arc::new(lobby.catalog.open(name, &catalog::silent)?);
         if let Some(known) = self.find(|torrent| torrent.source.info == source.info) {
+            known.offered_at.store(clock::now().0, Ordering::Relaxed);
             return Ok(known);
         }
         let mut asked = lock(&self.asked);
@@ -170,9 +186,12 @@ impl Torrents {
         made
     }
 
-    /// The torrent of this info-hash, where it was made already.
+    /// The torrent of this info-hash, where it was made already, of what is still offered: wrong pieces
+    /// are of no use to anybody.
     pub fn by_info_hash(&self, hash: Digest) -> Option<Arc<Torrent>> {
-        self.find(|torrent| torrent.member.info_hash == hash)
+        let found = self.find(|torrent| torrent.member.info_hash == hash)?;
+        let unchanged = found.source.unchanged();
+        unchanged.inspect_err(|error| log::info!("{error}")).ok().map(|()| found)
     }
 
     fn find(&self, is_it: impl Fn(&Torrent) -> bool) -> Option<Arc<Torrent>> {

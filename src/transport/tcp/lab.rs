@@ -4,7 +4,6 @@
 //! attest (its bytes, its first byte) stays unknown in the log.
 
 use std::{
-    io::Read,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -40,14 +39,14 @@ pub fn serve(connection: Connection, lobby: &Arc<Lobby>) {
         log::info!("{peer}: spoke before the release");
         return;
     }
-    let guest = PendingClient {
+    let client = PendingClient {
         name: "lab".to_owned(),
         kind: ClientKind::Lab,
         stream: Arc::clone(&stream),
         peer,
     };
-    let wish = SeatRequest { file: None, group: None, via: Some(Via::Tcp) };
-    let mut seat = match lobby.seat(&wish, guest) {
+    let wish = SeatRequest { via: Some(Via::Tcp), ..SeatRequest::default() };
+    let mut seat = match lobby.seat(&wish, client) {
         Ok(seat) => seat,
         // The protocol has no word for it: the client sees its connection closed.
         Err(error) => return log::warn!("{peer}: a lab client is not seated: {error}"),
@@ -68,7 +67,7 @@ pub fn serve(connection: Connection, lobby: &Arc<Lobby>) {
     transfer.first_server = carried.first;
     transfer.bytes_server = Some(seat.moved().load(Ordering::Relaxed));
     let mut lines = LineStream::new(&stream, peer, b"");
-    let ended = carried.end.and_then(|()| wait_received(&seat, &mut lines, &mut transfer));
+    let ended = carried.end.and_then(|()| wait_received(&seat, &mut transfer));
     match ended {
         Ok(()) => read_elapsed(&seat, &mut lines, &mut transfer),
         Err(failure) => {
@@ -81,11 +80,7 @@ pub fn serve(connection: Connection, lobby: &Arc<Lobby>) {
 }
 
 /// Waits for `Recibido`, which the client sends only if its digest matched.
-fn wait_received(
-    seat: &Seat,
-    lines: &mut LineStream<'_>,
-    transfer: &mut Transfer,
-) -> Result<(), TransferFailure> {
+fn wait_received(seat: &Seat, transfer: &mut Transfer) -> Result<(), TransferFailure> {
     let plan = seat.session();
     let hashing = Duration::from_secs(
         plan.source.info.bytes.saturating_mul(u64::from(plan.clients)) / SLOWEST_HASH,
@@ -110,10 +105,7 @@ fn wait_received(
             Outcome::TimedOut,
             format!("no Recibido within {} s", after.as_secs()),
         )),
-        Err(_) => {
-            let _ = lines;
-            Err(TransferFailure::new(Outcome::Cut, "closed the connection without Recibido"))
-        }
+        Err(_) => Err(TransferFailure::new(Outcome::Cut, "closed the connection without Recibido")),
     }
 }
 
@@ -148,26 +140,11 @@ fn read_word(seat: &Seat, word: &mut [u8], deadline: Moment) -> Result<(), Error
 
 /// Reads exactly `bytes`, by `deadline`: words without an end are told apart by their length.
 fn read_exact(seat: &Seat, bytes: &mut [u8], deadline: Moment) -> Result<(), Error> {
-    let mut stream = seat.stream();
     let begun = clock::now();
-    let timed_out = || Error::TimedOut {
-        phase: Phase::Receipt.name(),
-        at: String::new(),
-        after: deadline.since(begun),
-    };
-    let failed = || Error::io("hear from the client", "a lab client");
-    let mut len = 0;
-    while len < bytes.len() {
-        if !socket::bound_read(stream, deadline).map_err(failed())? {
-            return Err(timed_out());
+    socket::read_exact(seat.stream(), bytes, deadline).map_err(|error| {
+        if Error::is_timeout(&error) {
+            return Error::timed_out(Phase::Receipt, "", deadline.since(begun));
         }
-        match stream.read(&mut bytes[len..]) {
-            Ok(0) => return Err(failed()(std::io::ErrorKind::UnexpectedEof.into())),
-            Ok(read) => len += read,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) if Error::is_timeout(&error) => return Err(timed_out()),
-            Err(error) => return Err(failed()(error)),
-        }
-    }
-    Ok(())
+        Error::io("hear from the client", "a lab client")(error)
+    })
 }

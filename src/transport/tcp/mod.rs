@@ -11,6 +11,7 @@ use crate::{
     error::Result,
     proto::greeting::Greeting,
     server::builder::ServerCoreBuilder,
+    session::Via,
 };
 
 pub mod lab;
@@ -22,7 +23,7 @@ pub mod send;
 /// # Errors
 /// The settings ask for a copy or a congestion control that this system does not have.
 pub fn serve(host: ServerCoreBuilder) -> Result<ServerCoreBuilder> {
-    let way = send::TcpTransport::new(host.settings())?;
+    let way = send::TcpTransport::new(Via::Tcp, host.settings())?;
     let closed = host.settings().closes(Greeting::Lab);
     let host = host.transport(Box::new(way));
     Ok(if closed { host } else { host.handler(Greeting::Lab, Arc::new(lab::serve)) })
@@ -33,5 +34,5 @@ pub fn serve(host: ServerCoreBuilder) -> Result<ServerCoreBuilder> {
 /// # Errors
 /// The order cannot be begun; what happens to a client later is in its [`ClientReport`].
 pub fn fetch(order: &FetchConfig) -> Result<Vec<ClientReport>> {
-    FetchRun::new(order).run(order, &[&receive::TcpReceiver])
+    FetchRun::new(order).run(order, &[&receive::TCP])
 }

@@ -1,30 +1,38 @@
 //! TCP as a client has it: the payload follows GO on the control connection.
 
-use std::{io, io::Read, sync::atomic::Ordering, thread};
+use std::{io, sync::atomic::Ordering, thread};
 
 use crate::{
     client::receive::{
-        PrepareContext, ReceiveContext, ReceiveError, ReceiveSession, ReceiveTransport, Received,
+        self, PrepareContext, ReceiveContext, ReceiveError, ReceiveSession, ReceiveTransport,
+        Received,
     },
-    error::{Error, Phase, Result},
+    error::{Error, Result},
     net::{
         clock, copy,
         copy::{Copying, Stop},
         line_stream::LineStream,
+        socket,
     },
     proto::native::{FromClient, LAST_WORDS_MAX, decode_last_words},
     session::Via,
-    transfer::Counts,
+    transfer::{Counts, Evidence},
     transport::tcp::send::{FIRST_BLOCK, HOLD},
+    units::micros,
 };
 
-/// The way.
+/// The way. A native client that leaves it to a server of HTTP gets the same stream after GO.
 #[derive(Clone, Copy, Debug)]
-pub struct TcpReceiver;
+pub struct TcpReceiver(Via);
+
+/// For sessions via TCP.
+pub const TCP: TcpReceiver = TcpReceiver(Via::Tcp);
+/// For sessions via HTTP.
+pub const HTTP: TcpReceiver = TcpReceiver(Via::Http);
 
 impl ReceiveTransport for TcpReceiver {
     fn via(&self) -> Via {
-        Via::Tcp
+        self.0
     }
 
     fn prepare(
@@ -66,9 +74,15 @@ impl ReceiveSession for TcpReceiver {
             moved: incoming.moved,
             stopped: Some(incoming.stopped),
         };
-        copy::receive(incoming.stream, incoming.file, incoming.range.clone(), &block, copying)
+        let range = incoming.range.clone();
+        let times = copy::receive(incoming.stream, incoming.file, range, &block, copying)
             .map_err(|stop| explain(incoming, stop))?;
-        Ok(Received { first: Some(first), last: clock::now(), counts: Counts::default() })
+        let evidence = Evidence {
+            read_us: Some(micros(times.read)),
+            write_us: Some(micros(times.write)),
+            ..Evidence::default()
+        };
+        Ok(Received { first: Some(first), last: clock::now(), counts: Counts::default(), evidence })
     }
 }
 
@@ -76,16 +90,8 @@ impl TcpReceiver {
     fn first_block(self, incoming: &ReceiveContext<'_>, left: u64) -> Result<Vec<u8>> {
         let want = usize::try_from(left).unwrap_or(usize::MAX).min(FIRST_BLOCK);
         let mut block = vec![0; want];
-        let mut stream = incoming.stream;
-        let read = stream.set_read_timeout(Some(incoming.config.stall)).and_then(|()| {
-            loop {
-                match stream.read(&mut block) {
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    other => return other,
-                }
-            }
-        });
-        match read {
+        let deadline = clock::now().after(incoming.config.stall);
+        match socket::read_until(incoming.stream, &mut block, deadline) {
             Ok(0) => Err(explain(incoming, Stop::Peer(io::ErrorKind::UnexpectedEof.into()))),
             Ok(len) => {
                 block.truncate(len);
@@ -103,38 +109,13 @@ fn explain(incoming: &ReceiveContext<'_>, stop: Stop) -> Error {
         .stream
         .peer_addr()
         .map_or_else(|_| "the server".to_owned(), |addr| addr.to_string());
-    match stop {
-        Stop::Stalled => Error::TimedOut {
-            phase: Phase::Transfer.name(),
-            at: peer,
-            after: incoming.config.stall,
-        },
-        Stop::Stopped => Error::Interrupted,
-        Stop::Disk(error) => Error::io("write the copy", incoming.config.out.display())(error),
-        Stop::Short => {
-            Error::Corrupt { what: "the copy is shorter than what was written".to_owned() }
-        }
-        Stop::Peer(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            match last_words(incoming) {
-                Some(reason) => {
-                    Error::SourceChanged { at: peer, what: crate::text::escape(&reason) }
-                }
-                None => {
-                    let moved = incoming.moved.load(Ordering::Relaxed);
-                    let what = format!(
-                        "the connection ended at byte {moved} of {}",
-                        incoming.range.end - incoming.range.start
-                    );
-                    Error::Io {
-                        doing: "receive the file",
-                        at: peer,
-                        source: io::Error::new(error.kind(), what),
-                    }
-                }
-            }
-        }
-        Stop::Peer(error) => Error::io("receive the file", peer)(error),
+    let is_cut = matches!(&stop, Stop::Peer(error) if error.kind() == io::ErrorKind::UnexpectedEof);
+    if is_cut && let Some(reason) = last_words(incoming) {
+        return Error::SourceChanged { at: peer, what: crate::text::escape(&reason) };
     }
+    let moved = incoming.moved.load(Ordering::Relaxed);
+    let want = incoming.range.end - incoming.range.start;
+    receive::stopped(stop, peer, incoming.config, (moved, want))
 }
 
 /// Takes the server's last words off the end of what was written.
@@ -149,6 +130,6 @@ fn last_words(incoming: &ReceiveContext<'_>) -> Option<String> {
     let (words, reason) = decode_last_words(incoming.offer.session, &tail)?;
     incoming.moved.fetch_sub(words as u64, Ordering::Relaxed);
     // A failure leaves bytes behind that the digest of a resumed copy would show.
-    let _ = incoming.file.set_len(end - words as u64);
+    let _ = incoming.file.cut(end - words as u64);
     Some(reason)
 }

@@ -26,13 +26,14 @@ use crate::{
         transport::{SendJob, SendResult, SendSession, TransferFailure, Transport},
     },
     session::Via,
-    transfer::Outcome,
-    units::Rate,
+    transfer::{Evidence, Outcome},
+    units::{Rate, micros},
 };
 
-/// The way.
-#[derive(Debug)]
+/// The way. HTTP differs from it only in the head before the payload.
+#[derive(Clone, Debug)]
 pub struct TcpTransport {
+    via: Via,
     method: copy::Method,
     congestion: Option<String>,
     fair_start: bool,
@@ -41,11 +42,9 @@ pub struct TcpTransport {
 /// TCP for one session.
 #[derive(Debug)]
 struct TcpSession {
-    method: copy::Method,
+    transport: TcpTransport,
     buffer: usize,
-    congestion: Option<String>,
     pacer: Option<Pacer>,
-    fair_start: bool,
     /// The first block of the file, read before the gate: most seats open with it.
     head: Vec<u8>,
 }
@@ -70,11 +69,11 @@ fn patience(seats: usize) -> Duration {
 }
 
 impl TcpTransport {
-    /// TCP as `settings` ask for it.
+    /// TCP as `settings` ask for it, for sessions `via` TCP or HTTP.
     ///
     /// # Errors
     /// This system has no such copy or congestion control, or does not allow it.
-    pub fn new(settings: &ServerConfig) -> Result<Self> {
+    pub fn new(via: Via, settings: &ServerConfig) -> Result<Self> {
         let method = settings.copy.resolved().map_err(|why| Error::refused("gatecast", why))?;
         if let Some(name) = &settings.congestion {
             // Asked of a connection to nowhere, so that a wrong word is an error at the start and
@@ -82,17 +81,14 @@ impl TcpTransport {
             probe(name)
                 .map_err(Error::io("choose the congestion control", crate::text::escape(name)))?;
         }
-        Ok(Self {
-            method,
-            congestion: settings.congestion.clone(),
-            fair_start: settings.fair_start,
-        })
+        let congestion = settings.congestion.clone();
+        Ok(Self { via, method, congestion, fair_start: settings.fair_start })
     }
 }
 
 impl Transport for TcpTransport {
     fn via(&self) -> Via {
-        Via::Tcp
+        self.via
     }
 
     fn serves_http(&self) -> bool {
@@ -107,11 +103,9 @@ impl Transport for TcpTransport {
     ) -> Result<Box<dyn SendSession>> {
         let buffer = if clients > 256 { copy::COPY_BUF_MANY } else { copy::COPY_BUF };
         Ok(Box::new(TcpSession {
-            method: self.method,
+            transport: self.clone(),
             buffer,
-            congestion: self.congestion.clone(),
             pacer: rate.map(Pacer::new),
-            fair_start: self.fair_start,
             head: first_block(source, 0..source.info.bytes).unwrap_or_default(),
         }))
     }
@@ -119,7 +113,7 @@ impl Transport for TcpTransport {
 
 impl SendSession for TcpSession {
     fn prepare_connection(&self, stream: &TcpStream) -> Result<()> {
-        let Some(name) = &self.congestion else {
+        let Some(name) = &self.transport.congestion else {
             return Ok(());
         };
         socket::set_congestion(stream, name)
@@ -129,7 +123,7 @@ impl SendSession for TcpSession {
     fn description(&self, stream: &TcpStream) -> String {
         let congestion =
             socket::congestion(stream).unwrap_or_else(|| "unknown congestion control".to_owned());
-        format!("{}, {congestion}", self.method.word())
+        format!("{}, {congestion}", self.transport.method.word())
     }
 
     fn send(&self, seat: &SeatConnection, job: SendJob<'_>) -> SendResult {
@@ -145,7 +139,7 @@ impl SendSession for TcpSession {
             .ok()
             .and_then(|&len| (len > 0).then(|| clock::now().since(opening.released())));
         let end = opened.and_then(|len| {
-            if self.fair_start {
+            if self.transport.fair_start {
                 match seat.kind() {
                     ClientKind::Native if len > 0 => answer(until),
                     ClientKind::Native => {}
@@ -156,7 +150,7 @@ impl SendSession for TcpSession {
                 drop(duty);
             }
             let copying = Copying {
-                method: self.method,
+                method: self.transport.method,
                 buffer: self.buffer,
                 stall: seat.session().stall,
                 slowest: copy::SLOWEST,
@@ -164,7 +158,13 @@ impl SendSession for TcpSession {
                 moved: seat.moved(),
                 stopped: Some(seat.stopping()),
             };
-            copy::send(&source.file, range.start + len..range.end, stream, copying)
+            let seen = copy::send(&source.file, range.start + len..range.end, stream, copying)?;
+            seat.note(Evidence {
+                paced_us: self.pacer.as_ref().map(|_| micros(seen.paced)),
+                queued_bytes: seen.queued,
+                ..Evidence::default()
+            });
+            Ok(())
         });
         let missing =
             (range.end - range.start).saturating_sub(seat.moved().load(Ordering::Relaxed));

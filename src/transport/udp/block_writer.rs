@@ -1,32 +1,28 @@
 //! Writes received blocks to the copy.
 
-use std::fs::File;
-
 use crate::{
-    net::copy::{self, Stop},
+    net::{
+        copy::{self, Stop},
+        storage::FileStorage,
+    },
     proto::udp::xor,
 };
 
 /// Writes blocks to a file; blocks that follow each other are written together.
 pub(super) struct BlockWriter<'a> {
-    file: &'a File,
+    file: &'a FileStorage,
     at: u64,
     held: Vec<u8>,
     /// Of all that was given what lies below has been written, or is held.
-    failed_at: u64,
+    pub(super) failed_at: u64,
 }
 
 /// Most bytes that are written together.
 const WRITE: usize = 256 * 1024;
 
 impl<'a> BlockWriter<'a> {
-    pub(super) fn new(file: &'a File) -> Self {
+    pub(super) fn new(file: &'a FileStorage) -> Self {
         Self { file, at: 0, held: Vec::with_capacity(WRITE), failed_at: u64::MAX }
-    }
-
-    /// The place from which on bytes that were given may be missing in the file.
-    pub(super) fn failed_at(&self) -> u64 {
-        self.failed_at
     }
 
     pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Stop> {
@@ -71,24 +67,27 @@ impl<'a> BlockWriter<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
 
     #[test]
     fn failed_write_tells_from_where_bytes_may_be_missing() {
         let file = tempfile::NamedTempFile::new().expect("room");
-        let unwritable = File::open(file.path()).expect("there");
+        let unwritable = File::open(file.path()).expect("there").into();
         for (first, second, failed_at) in [(1000, 0, 0), (1000, 3000, 1000)] {
             let mut writer = BlockWriter::new(&unwritable);
             writer.write(first, &[1; 500]).expect("held");
-            assert_eq!(writer.failed_at(), u64::MAX);
+            assert_eq!(writer.failed_at, u64::MAX);
             // They do not follow each other, so the first are written now.
             writer.write(second, &[2; 500]).expect_err("not writable");
-            assert_eq!(writer.failed_at(), failed_at);
+            assert_eq!(writer.failed_at, failed_at);
         }
-        let mut writer = BlockWriter::new(file.as_file());
+        let writable = file.reopen().expect("there").into();
+        let mut writer = BlockWriter::new(&writable);
         writer.write(0, &[1; 500]).expect("held");
         writer.write(900, &[2; 500]).expect("room");
         writer.flush().expect("room");
-        assert_eq!(writer.failed_at(), u64::MAX, "nothing has failed");
+        assert_eq!(writer.failed_at, u64::MAX, "nothing has failed");
     }
 }

@@ -13,7 +13,6 @@ use std::{
         Arc, LazyLock, Mutex, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    thread,
     time::Duration,
 };
 
@@ -21,7 +20,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
 
 use crate::{
     error::{Error, Result},
-    net::{datagrams, lock},
+    net::{self, datagrams, lock},
     transport::udp::socket::RecvSocket,
 };
 
@@ -85,7 +84,7 @@ fn serve(mut socket: RecvSocket, receiver: &Weak<GroupReceiver>) {
             return;
         };
         if let Some(batch) = batch {
-            receiver.coalesced.fetch_or(socket.is_coalesced(), Ordering::Relaxed);
+            receiver.coalesced.fetch_or(socket.rows, Ordering::Relaxed);
             receiver.distribute(&batch);
         }
     }
@@ -106,9 +105,7 @@ impl GroupReceiver {
         let socket = RecvSocket::join(group, interface)?;
         let receiver = Arc::new(Self::new(&socket)?);
         let served = Arc::downgrade(&receiver);
-        thread::Builder::new()
-            .name(format!("group-{group}"))
-            .spawn(move || serve(socket, &served))
+        net::spawn(format!("group-{group}"), move || serve(socket, &served))
             .map_err(Error::io("start the group's thread", group))?;
         Ok(receiver)
     }

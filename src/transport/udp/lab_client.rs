@@ -15,7 +15,7 @@ use std::{
 
 use crate::{
     error::{Error, Phase, Result},
-    net::{STACK, clock, copy, socket},
+    net::{STACK, clock, copy, datagrams, files, storage::FileStorage},
     proto::{lab, lab::udp::LabRequest},
     text::FileName,
     transport::udp::socket::RecvSocket,
@@ -63,10 +63,7 @@ impl LabClient {
     /// The system's.
     pub fn open(server: SocketAddr) -> Result<Self> {
         let failed = || Error::io("open a UDP socket", server);
-        let any: SocketAddr = match server {
-            SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
-            SocketAddr::V6(_) => ([0_u16; 8], 0).into(),
-        };
+        let any = (datagrams::unspecified(server.ip()), 0);
         let socket = UdpSocket::bind(any).map_err(failed())?;
         socket.connect(server).map_err(failed())?;
         Ok(Self { socket, server })
@@ -120,11 +117,7 @@ impl LabClient {
                 Err(error) => return Err(failed()(error)),
             }
         }
-        Err(Error::TimedOut {
-            phase: Phase::Offer.name(),
-            at: self.server.to_string(),
-            after: ANSWER * TRIES,
-        })
+        Err(Error::timed_out(Phase::Offer, self.server, ANSWER * TRIES))
     }
 
     /// Starts `clients` sub-clients at once, each with a port of its own, and waits for all.
@@ -132,7 +125,7 @@ impl LabClient {
         if let Err(error) = fs::create_dir_all(out) {
             return vec![Err(Error::io("make the folder", out.display())(error))];
         }
-        let room = socket::free_space(out).map_or(BYTES_MAX, |free| free - free / ROOM_KEPT);
+        let room = files::free_space(out).map_or(BYTES_MAX, |free| free - free / ROOM_KEPT);
         let most = room / u64::from(clients.max(1));
         thread::scope(|scope| {
             let running: Vec<_> = (1..=clients)
@@ -157,9 +150,9 @@ impl LabClient {
 
     /// Receives into a new file at `path`: at most `most` bytes, and `slowest` a second at least.
     fn receive(&self, path: PathBuf, most: u64, slowest: u64) -> Result<LabDownload> {
-        let shown = crate::text::escape(&path.display().to_string());
+        let shown = crate::text::escape_path(&path);
         let file = create(&path).map_err(Error::io("make the file", &shown))?;
-        let received = self.receive_into(&file, &shown, most, slowest);
+        let received = self.receive_into(&file.into(), &shown, most, slowest);
         if received.is_err()
             && let Err(error) = fs::remove_file(&path)
         {
@@ -170,7 +163,7 @@ impl LabClient {
 
     fn receive_into(
         &self,
-        file: &File,
+        file: &FileStorage,
         shown: &str,
         most: u64,
         slowest: u64,

@@ -176,12 +176,12 @@ impl LabServerLoop {
         };
         match request {
             LabRequest::List => {
-                let names = self.lobby.catalog.names().map(FileName::as_str);
+                let names = self.files().map(FileName::as_str);
                 self.answer(&lab::udp::encode_list(names), from);
             }
             LabRequest::BadConfig => self.answer(lab::udp::BAD_CONFIG, from),
             LabRequest::Config { file, clients } => {
-                let offered = self.lobby.catalog.names().find(|name| name.as_str() == file);
+                let offered = self.files().find(|name| name.as_str() == file);
                 if let Some(file) = offered.cloned() {
                     self.configure(from.ip(), file, clients);
                     self.answer(lab::udp::CONFIG_SET, from);
@@ -214,6 +214,12 @@ impl LabServerLoop {
         }
         let config = TransferConfig { file, clients, asked_at: clock::now(), test: None, begun: 0 };
         self.configs.insert(ip, config);
+    }
+
+    /// What is offered, without folders: the lab's clients take files only.
+    fn files(&self) -> impl Iterator<Item = &FileName> {
+        let catalog = &self.lobby.catalog;
+        catalog.names().filter(|name| !catalog.is_tree(name))
     }
 
     /// Starts to send the configured file.

@@ -22,7 +22,7 @@ use crate::{
         },
     },
     text::escape,
-    transfer::Counts,
+    transfer::{Counts, Evidence},
     transport::udp::{
         block_writer::BlockWriter,
         group_receiver::Subscription,
@@ -122,12 +122,13 @@ impl<'a> Reception<'a> {
         let over = self.ended_at.is_some() || whole;
         let prefix = u64::from(self.receiver.blocks().first_hole());
         let kept = (prefix * self.receiver.layout().block_len as u64)
-            .min(self.writer.failed_at())
+            .min(self.writer.failed_at)
             .min(self.context.range.end);
         let counts = counts(self.receiver.finish(), self.delivered, source.drops());
         let error = match ended {
             Ok(()) if whole => {
-                return Ok(Received { first: self.first, last: self.last, counts });
+                let (first, last, evidence) = (self.first, self.last, Evidence::default());
+                return Ok(Received { first, last, counts, evidence });
             }
             Ok(()) => holes(&counts, lines.peer()),
             Err(error) => error,
@@ -135,7 +136,7 @@ impl<'a> Reception<'a> {
         // A later session can only continue where the first hole begins. Raw has no later session:
         // it keeps what it has measured.
         let cut = self.mode != RepairMode::Raw && {
-            let cut = self.context.file.set_len(kept.max(self.context.range.start));
+            let cut = self.context.file.cut(kept.max(self.context.range.start));
             cut.inspect_err(|error| log::warn!("cannot cut the part at its first hole: {error}"))
                 .is_ok()
         };
@@ -192,11 +193,7 @@ impl<'a> Reception<'a> {
             }
             let quiet = now.since(quiet_since);
             if quiet > stall || now >= deadline {
-                return Err(Error::TimedOut {
-                    phase: Phase::Transfer.name(),
-                    at: lines.peer().to_string(),
-                    after: stall,
-                });
+                return Err(Error::timed_out(Phase::Transfer, lines.peer(), stall));
             }
             if quiet > QUIET && now.since(checked_at) > QUIET {
                 checked_at = now;

@@ -1,4 +1,5 @@
-//! The two ends of a stream of datagrams: an [`SendSocket`] that sends and an [`RecvSocket`] that receives.
+//! The two ends of a stream of datagrams: an [`SendSocket`] that sends and an [`RecvSocket`] that
+//! receives.
 //!
 //! An outlet is never connected, so a dead client's ICMP answers do not spoil the next send to
 //! another. What the local queue refuses is counted, not lost. Its send buffer is kept below what
@@ -40,7 +41,7 @@ pub struct RecvSocket {
     /// What was received after other datagrams that it cannot follow, and where it stands.
     pending: Option<(SocketAddr, usize, Range<usize>)>,
     /// The kernel has handed over several datagrams as one.
-    rows: bool,
+    pub(super) rows: bool,
     dropped_before: Option<u64>,
 }
 
@@ -107,8 +108,8 @@ impl SendSocket {
         port(&self.socket)
     }
 
-    /// True where [`SendSocket::send`] knows of every datagram that this host refuses; elsewhere some of
-    /// them pass for sent.
+    /// True where [`SendSocket::send`] knows of every datagram that this host refuses; elsewhere
+    /// some of them pass for sent.
     pub fn reports_refusals(&self) -> bool {
         self.reports_refusals
     }
@@ -157,7 +158,7 @@ impl SendSocket {
             match sent {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // What came back for an earlier datagram is told once, and this one not sent.
-                Err(error) if is_stale(&error) && tries < STALE_ERRORS => tries += 1,
+                Err(error) if datagrams::is_refusal(&error) && tries < STALE_ERRORS => tries += 1,
                 other => return other,
             }
         }
@@ -180,16 +181,6 @@ pub(super) fn recv_from(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(us
 fn port(socket: &UdpSocket) -> Result<u16> {
     let addr = socket.local_addr();
     Ok(addr.map_err(Error::io("open a UDP socket", "this host"))?.port())
-}
-
-fn is_stale(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionRefused
-            | io::ErrorKind::HostUnreachable
-            | io::ErrorKind::NetworkUnreachable
-            | io::ErrorKind::ConnectionReset
-    )
 }
 
 /// EINVAL, EIO and EMSGSIZE: a route whose segments would be too large, or without checksums.
@@ -275,11 +266,6 @@ impl RecvSocket {
     pub fn drops(&self) -> Option<u64> {
         let count = datagrams::drops(&self.socket)?.checked_sub(self.dropped_before?)?;
         (count == 0 || !self.rows).then_some(count)
-    }
-
-    /// The kernel has handed over several datagrams as one.
-    pub(super) fn is_coalesced(&self) -> bool {
-        self.rows
     }
 
     /// Waits for datagrams, [`POLL_INTERVAL`] at most: all of them from one sender, each of the length

@@ -2,17 +2,16 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
     ops::Range,
     sync::{Arc, Mutex, atomic::Ordering},
-    thread,
 };
 
 use crossbeam_channel::Sender;
 
 use crate::{
     error::{Error, Result},
-    net::{STACK, clock, copy, line_stream::LineStream, lock},
+    net::{clock, copy, datagrams::unspecified, line_stream::LineStream, lock, spawn},
     proto::udp::{
         blocks::{BLOCKS_MAX, BlockLayout},
         control::{Listen, Terms},
@@ -289,11 +288,10 @@ impl UdpSession {
     /// the one that the client knows, so that datagrams leave by that interface.
     fn source_ip(&self, stream: &TcpStream) -> Result<IpAddr> {
         let local = stream.local_addr().map_err(connection_failed())?.ip().to_canonical();
-        Ok(match (self.terms.from, local) {
-            (Some(from), _) => from,
-            _ if self.via == Via::Multicast => local,
-            (None, IpAddr::V4(_)) => Ipv4Addr::UNSPECIFIED.into(),
-            (None, IpAddr::V6(_)) => Ipv6Addr::UNSPECIFIED.into(),
+        Ok(match self.terms.from {
+            Some(from) => from,
+            None if self.via == Via::Multicast => local,
+            None => unspecified(local),
         })
     }
 
@@ -309,10 +307,7 @@ impl UdpSession {
 
     /// Passes a command to the sending thread, which the first one starts.
     pub(super) fn send_command(&self, seat: &SeatConnection, command: SendCommand) -> bool {
-        let Some(commands) = self.commands(seat) else {
-            return false;
-        };
-        commands.send(command).is_ok()
+        self.commands(seat).is_some_and(|commands| commands.send(command).is_ok())
     }
 
     /// The channel to the sending thread; `None` if the thread cannot be started.
@@ -331,10 +326,8 @@ impl UdpSession {
                 sockets,
                 group: self.terms.group,
             };
-            let started = thread::Builder::new()
-                .name(format!("send-{:04x}", seat.session().id.0 >> 48))
-                .stack_size(STACK)
-                .spawn(move || send_loop::run(spec, &commands));
+            let name = format!("send-{:04x}", seat.session().id.0 >> 48);
+            let started = spawn(name, move || send_loop::run(spec, &commands));
             if let Err(error) = started {
                 log::error!("cannot start the sending thread: {error}");
                 return None;

@@ -27,7 +27,7 @@ use gatecast::internals::{
         transport::{SendJob, SendResult, SendSession, Transport},
     },
     session::Via,
-    transfer::{Counts, Outcome, Record, Transfer},
+    transfer::{Counts, Evidence, Outcome, Record, Transfer},
     transport::{tcp, tcp::send::TcpTransport},
     units::Rate,
 };
@@ -342,7 +342,7 @@ pub(crate) fn server_whose_seat_panics(
     set: impl FnOnce(&mut ServerConfig),
 ) -> Server {
     Server::with(bytes, set, |host| {
-        let inner = TcpTransport::new(host.settings()).expect("TCP");
+        let inner = TcpTransport::new(Via::Tcp, host.settings()).expect("TCP");
         host.transport(Box::new(Panicking { inner, seat }))
     })
 }
@@ -362,10 +362,10 @@ pub(crate) fn entries(folder: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// The sizes of the parts in a folder.
+/// The sizes of the parts in a folder. One may be published, or removed, while they are looked at.
 pub(crate) fn parts(folder: &Path) -> Vec<u64> {
     let parts = entries(folder).into_iter().filter(|path| is_part(path));
-    parts.map(|path| fs::metadata(path).expect("there").len()).collect()
+    parts.filter_map(|path| Some(fs::metadata(path).ok()?.len())).collect()
 }
 
 /// The row of the client `name`.
@@ -525,5 +525,6 @@ pub(crate) fn receipt(bytes: u64, sha1: Digest) -> FromClient {
         durable: None,
         first: None,
         counts: Counts::default(),
+        evidence: Evidence::default(),
     })
 }

@@ -4,18 +4,20 @@
 use std::{
     io::{ErrorKind, Read, Write},
     net::{SocketAddr, TcpStream},
+    sync::Arc,
     thread,
     thread::JoinHandle,
 };
 
 use gatecast::internals::{
     client::{ClientReport, FetchConfig},
+    http::{self, HttpConfig},
     proto::bt::{
         metainfo::Metainfo,
         wire,
         wire::{Block, Handshake, Message, MessageLimits},
     },
-    server::config::ServerConfig,
+    server::{builder::ServerCoreBuilder, config::ServerConfig},
     session::Via,
     transport::{swarm, swarm::torrents::SwarmServerConfig},
 };
@@ -28,10 +30,19 @@ pub(crate) fn server(bytes: u64, set: impl FnOnce(&mut ServerConfig)) -> Server 
         settings.via = Some(Via::Swarm);
         set(settings);
     };
-    Server::with(bytes, set, |host| {
-        let (host, torrents) = swarm::serve(host, SwarmServerConfig::default());
-        swarm::serve_http(host, torrents)
-    })
+    Server::with(bytes, set, serve)
+}
+
+/// Adds the swarm, and HTTP with its routes.
+pub(crate) fn serve(host: ServerCoreBuilder) -> ServerCoreBuilder {
+    let (host, torrents) = swarm::serve(host, SwarmServerConfig::default());
+    let config = HttpConfig {
+        extra: Some(Arc::new(move |request, peer, local, lobby| {
+            torrents.answer(request, peer, local, lobby)
+        })),
+        ..HttpConfig::default()
+    };
+    http::serve(host, config).expect("HTTP")
 }
 
 /// Clients of this process, each in a thread.

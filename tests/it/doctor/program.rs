@@ -102,7 +102,7 @@ fn host_without_multicast_is_told_so() {
         let folder = tempfile::tempdir().expect("a folder");
         let layout = StarLayout::new(2, Rate(100_000_000));
         let star = Star::build(&layout, &AtomicBool::new(false)).expect("a star");
-        let [server, client] = star.hosts() else { panic!("two hosts") };
+        let [server, client] = &star.hosts[..] else { panic!("two hosts") };
         let file = folder.path().join("f.bin");
         std::fs::write(&file, "some bytes").expect("room");
         let serving = gatecast::Server::builder().offer(&file);
@@ -134,7 +134,7 @@ fn server_behind_a_firewall_is_told_with_what_to_let_in() {
         let folder = tempfile::tempdir().expect("a folder");
         let layout = StarLayout::new(2, Rate(100_000_000));
         let star = Star::build(&layout, &AtomicBool::new(false)).expect("a star");
-        let [server, client] = star.hosts() else { panic!("two hosts") };
+        let [server, client] = &star.hosts[..] else { panic!("two hosts") };
         let file = folder.path().join("f.bin");
         std::fs::write(&file, "some bytes").expect("room");
         let at = server.address.to_string();

@@ -10,7 +10,7 @@ use gatecast::internals::{
     client::FetchRun,
     http,
     http::{HttpConfig, client::HttpTarget},
-    net::socket,
+    net::address,
     server::{builder::ServerCoreBuilder, catalog::Catalog, config::ServerConfig},
     text::FileName,
     transport::tcp,
@@ -92,7 +92,7 @@ fn swarm_face_answers_only_its_own_hosts() {
 /// Needs an address of this machine by which others reach it.
 #[test]
 fn one_address_cannot_take_all_places_of_events() {
-    let outward = socket::outward();
+    let outward = address::outward();
     if !have("an address besides loopback", outward.is_some()) {
         return;
     }

@@ -577,7 +577,7 @@ fn native_clients_receive_from_a_server_via_http() {
         let fetch = gatecast::internals::client::FetchRun::new(&order);
         let mut order = order;
         order.group = Some(2);
-        common::whole(fetch.run(&order, &[&http::transport::HttpReceive]).expect("begun"), &server);
+        common::whole(fetch.run(&order, &[&tcp::receive::HTTP]).expect("begun"), &server);
         assert_eq!(Digest::of(&answer(&by_http.read_to_close()).2), server.sha1);
         drop(by_http);
         assert_eq!(server.record().via, Via::Http);

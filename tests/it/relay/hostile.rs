@@ -182,7 +182,7 @@ fn client_that_floods_commands_is_told_once_and_closed() {
 #[test]
 fn one_address_cannot_take_all_places() {
     within(LIMIT, || {
-        let Some(host) = gatecast::internals::net::socket::outward() else {
+        let Some(host) = gatecast::internals::net::address::outward() else {
             return eprintln!("passed by: no address but loopback");
         };
         let relay = relay_with(|builder| builder.viewers_per_address(2).listen((host, 0)));

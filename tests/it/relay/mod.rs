@@ -310,8 +310,7 @@ fn watch_reports_a_stopped_relay_and_an_impossible_recording() {
         let watch = watch(&relay);
         let _tap = Source::to(&relay);
         let stopping = thread::spawn(move || visits(relay));
-        assert!(watch.wait(PATIENCE), "it is not told");
-        assert!(watch.end_reason().is_some());
+        until("the end is told", || watch.end_reason().is_some());
         assert!(watch.pause().is_err());
         let view = watch.quit().expect("what is known");
         assert_eq!(view.received.datagrams, 0);
@@ -402,7 +401,7 @@ fn relay_answers_are_escaped_before_they_are_shown() {
             _ => hostile,
         });
         let watch = Watch::start(&WatchConfig::new(vec![addr])).expect("a relay");
-        assert!(watch.wait(PATIENCE), "it broke the protocol");
+        until("the end of what broke the protocol", || watch.end_reason().is_some());
         let shown = watch.end_reason().expect("over");
         assert!(safe(&shown), "{shown:?}");
     });

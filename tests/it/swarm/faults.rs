@@ -97,9 +97,11 @@ fn greedy_peers_are_bounded_and_delay_nobody() {
         });
         let torrent = metainfo(&server);
         let all = everything(BYTES, torrent.piece_bytes);
+        let early = fetch(&server, 1, |_| {});
+        server.until_ready(1);
         let mut reading = Raw::join(server.addr, &torrent, id(1));
         let mut silent = Raw::join(server.addr, &torrent, id(2));
-        let clients = fetch(&server, 2, |_| {});
+        let late = fetch(&server, 1, |order| order.out = server.out("p"));
         assert_eq!(reading.read_until(&[1]), 1, "the release");
         // `reading` requests everything thirty times over and reads the answers. `silent` requests
         // without end and reads nothing, until it is closed.
@@ -128,8 +130,10 @@ fn greedy_peers_are_bounded_and_delay_nobody() {
             told += asks.len();
             assert!(told < 400 << 20, "it is listened to for ever");
         }
-        let ends = clients.join().expect("no panic");
-        assert!(ends.iter().all(|end| end.path.is_some()), "{ends:?}");
+        for ends in [early, late] {
+            let ends = ends.join().expect("no panic");
+            assert!(ends[0].path.is_some(), "{ends:?}");
+        }
         assert_eq!(server.record().proven(), 2);
         let (served, refused, blocks) = asking.join().expect("no panic");
         assert!(served >= blocks, "{served} of {blocks} blocks");

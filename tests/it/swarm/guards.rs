@@ -331,8 +331,10 @@ fn client_that_verifies_pieces_gives_signs_of_life() {
             session: SessionId(5),
             seat: SeatId(1),
             clients: 1,
+            run: None,
             via: Via::Swarm,
             file: FileInfo { name: torrent.name.clone(), bytes: torrent.bytes, sha1 },
+            tree: None,
         };
         let lines = lines_before_ready(&door, &offer, &torrent.encode(None, None));
         assert!(lines[0].starts_with("ALIVE bytes="), "{lines:?}");

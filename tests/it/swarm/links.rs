@@ -15,6 +15,7 @@ use std::{
 
 use gatecast::internals::{
     digest::Digest,
+    http::{self, HttpConfig},
     proto::{
         bt::{
             metainfo::Metainfo,
@@ -24,16 +25,15 @@ use gatecast::internals::{
             },
             wire::{Block, ExtendedHandshake, Message},
         },
-        greeting::Greeting,
+        http::response::HttpResponse,
         native::FromServer,
     },
-    server::{listener::Connection, lobby::Lobby},
     session::Via,
     text::FileName,
     transport::{
         swarm,
         swarm::{
-            face, leech, leech::TorrentDownload, limits::EXTERNAL_CONNECTIONS, peer_id::seated_id,
+            leech, leech::TorrentDownload, limits::EXTERNAL_CONNECTIONS, peer_id::seated_id,
             torrents::SwarmServerConfig,
         },
     },
@@ -295,14 +295,17 @@ fn client_refused_by_tracker_dials_the_seeder() {
             |settings| settings.via = Some(Via::Swarm),
             |host| {
                 let (host, torrents) = swarm::serve(host, SwarmServerConfig::default());
-                let deaf = move |connection: Connection, lobby: &Arc<Lobby>| {
-                    if connection.first.starts_with(b"GET /announce") {
-                        counted.fetch_add(1, Ordering::Relaxed);
-                    } else {
-                        face::serve(&connection, &torrents, lobby);
-                    }
+                let config = HttpConfig {
+                    extra: Some(Arc::new(move |request, peer, local, lobby| {
+                        if request.path == "/announce" {
+                            counted.fetch_add(1, Ordering::Relaxed);
+                            return Some(HttpResponse::text(503, "no announces today"));
+                        }
+                        torrents.answer(request, peer, local, lobby)
+                    })),
+                    ..HttpConfig::default()
                 };
-                host.handler(Greeting::Http, Arc::new(deaf))
+                http::serve(host, config).expect("HTTP")
             },
         );
         let ends = fetch(&server, 2, |_| {}).join().expect("no panic");

@@ -5,6 +5,7 @@ mod guards;
 mod links;
 #[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
 mod peers;
+mod tree;
 
 use std::{
     io::{Read, Write},
@@ -18,12 +19,16 @@ use gatecast::internals::{
     client::FetchRun,
     digest::Digest,
     proto::bt::{
+        metainfo::Metainfo,
         tracker::announce::{Announce, AnnounceEvent},
         wire::{Block, Handshake, Message},
     },
     session::Via,
     transfer::Outcome,
-    transport::{swarm, swarm::leech},
+    transport::{
+        swarm,
+        swarm::{leech, limits::EXTERNAL_CONNECTIONS},
+    },
     units::Rate,
 };
 
@@ -111,6 +116,98 @@ fn no_peer_moves_bytes_before_release() {
             assert!(ends.join().expect("no panic")[0].path.is_some());
         }
         server.stop();
+    });
+}
+
+/// As curl is served outside of the gate; and while a session musters it is told why it waits.
+#[test]
+fn stranger_is_served_unless_session_musters() {
+    within(LIMIT, || {
+        let server = server(200_000, |settings| settings.clients = Some(2));
+        let torrent = metainfo(&server);
+        let block = Block { piece: 0, begin: 0, len: 16_384 };
+        let mut stranger = Raw::join(server.addr, &torrent, *b"-XX0001-abcdefghijkl");
+        assert_eq!(stranger.read_until(&[7, 1]), 1, "at once");
+        let mut ask = |kind| {
+            stranger.send(&Message::Request(block));
+            assert_eq!(stranger.read_until(&[7, 16]), kind);
+        };
+        ask(7);
+        let announce = Announce {
+            info_hash: torrent.info_hash(),
+            peer_id: *b"-XX0001-abcdefghijkl",
+            port: 5000,
+            left: Some(0),
+            event: AnnounceEvent::Regular,
+            wanted: 0,
+            uploaded: 0,
+            received_from: Vec::new(),
+        };
+        let answer = || {
+            let answer = get(server.addr, &format!("/announce?{}", announce.encode()));
+            String::from_utf8_lossy(&answer).into_owned()
+        };
+        assert!(!answer().contains("warning"), "{}", answer());
+        let joined = server.joined(2, "one");
+        ask(16);
+        let why = "15:warning message42:'f.bin' waits for the clients of a sessione";
+        assert!(answer().ends_with(why), "{}", answer());
+        drop(joined);
+        assert!(
+            fetch(&server, 2, |_| {})
+                .join()
+                .expect("no panic")
+                .iter()
+                .all(|end| end.path.is_some())
+        );
+        assert_eq!(server.record().proven(), 2);
+        ask(7);
+        server.stop();
+    });
+}
+
+/// Strangers share the rate and the count of what is sent outside of sessions.
+#[test]
+fn strangers_of_two_torrents_share_count_and_places() {
+    within(LIMIT, || {
+        let folder = tempfile::tempdir().expect("a folder");
+        for name in ["a.bin", "b.bin"] {
+            std::fs::write(folder.path().join(name), vec![name.as_bytes()[0]; 40_000])
+                .expect("room");
+        }
+        let server = gatecast::Server::builder().offer(folder.path()).bind("127.0.0.1:0");
+        let server = server.expect("a server");
+        let addr = server.local_addr();
+        let torrents = ["a", "b"].map(|name| {
+            Metainfo::decode(&get(addr, &format!("/{name}.bin.torrent"))).expect("a torrent")
+        });
+        let mut strangers: Vec<Raw> = (0..EXTERNAL_CONNECTIONS)
+            .map(|n| {
+                let id = format!("-XX0001-{n:012}");
+                Raw::join(addr, &torrents[n % 2], id.as_bytes().try_into().expect("twenty"))
+            })
+            .collect();
+        for stranger in &mut strangers[..2] {
+            stranger.read_until(&[1]);
+            stranger.send(&Message::Request(Block { piece: 1, begin: 0, len: 16_384 }));
+            stranger.read_until(&[7]);
+        }
+        let metrics = String::from_utf8(get(addr, "/metrics")).expect("text");
+        assert!(metrics.contains("\ngatecast_download_bytes_total 32768\n"), "{metrics}");
+        for stranger in &mut strangers {
+            // All of them have a place now.
+            stranger.send(&Message::Request(Block { piece: 9, begin: 0, len: 1 }));
+            stranger.read_until(&[16]);
+        }
+        for torrent in &torrents {
+            let mut more = Raw::join(addr, torrent, *b"-XX0001-one-too-many");
+            assert_eq!(more.read_message(), None, "too many of its address");
+        }
+        strangers.clear();
+        until("a place", || {
+            Raw::join(addr, &torrents[0], *b"-XX0001-one-too-many").read_message().is_some()
+        });
+        server.shutdown().expect("no log");
     });
 }
 
@@ -226,7 +323,8 @@ fn interrupted_copy_resumes_by_its_pieces() {
 #[test]
 fn torrent_is_fetched_without_gate() {
     within(LIMIT, || {
-        let server = server(500_000, |settings| settings.via = None);
+        // Whatever the server sends its sessions by.
+        let server = server(500_000, |settings| settings.clients = Some(25));
         let wish = leech::TorrentRequest {
             metainfo: metainfo(&server),
             replace: false,
@@ -288,7 +386,7 @@ fn hostile_messages_leave_other_peers_served() {
         let mut raw = Raw::join(server.addr, &metainfo, *b"-XX0001-harmlessharm");
         harmless.iter().for_each(|bytes| raw.send_bytes(bytes));
         raw.send_bytes(&request(0, 0, 1));
-        assert_eq!(raw.read_until(&[16]), 16, "it still answers");
+        assert_eq!(raw.read_until(&[7]), 7, "it is still served");
         // Handshakes for another torrent, whole and cut.
         for cut in [20, 47, 68] {
             let mut stranger = TcpStream::connect(server.addr).expect("a server");
@@ -336,7 +434,8 @@ fn tracker_answers_every_request() {
     }
     assert!(get(server.addr, "/scrape").starts_with(b"d5:filesd20:"));
     for nothing in ["/other.torrent", "/..%2ff.bin.torrent", "/.torrent"] {
-        assert!(get(server.addr, nothing).is_empty(), "{nothing}");
+        let answer = get(server.addr, nothing);
+        assert!(answer.starts_with(b"there is nothing at '/"), "{nothing}");
     }
     server.stop();
 }
@@ -347,7 +446,7 @@ fn aria2_fetches_torrent() {
         return;
     }
     within(LIMIT, || {
-        let server = server(500_000, |settings| settings.via = None);
+        let server = server(500_000, |settings| settings.clients = Some(25));
         let torrent = server.folder.path().join("f.bin.torrent");
         std::fs::write(&torrent, get(server.addr, "/f.bin.torrent")).expect("room");
         let out = server.out("aria2");

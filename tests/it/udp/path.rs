@@ -255,8 +255,10 @@ fn duplicates_delays_and_reordering_do_no_harm() {
             // Copies that come after the last block are not read any more.
             let counts = doubled.counts;
             assert!(counts.duplicate > Some(2000 * (copies as u64 - 1)), "{counts:?}");
-            // A small buffer drops copies too, and then the place of a loss is unknown.
-            let placed = cfg!(feature = "sockopt") || counts.network_lost.is_some();
+            // A small buffer, or a large one on a busy machine, drops copies too, and then the place
+            // of a loss is unknown.
+            let has_room = cfg!(feature = "sockopt") && counts.lost == Some(0);
+            let placed = has_room || counts.network_lost.is_some();
             assert_eq!(
                 counts.network_lost,
                 placed.then_some(0),
@@ -523,6 +525,41 @@ fn part_with_holes_is_not_resumed() {
             assert_eq!(common::parts(&out), Vec::<u64>::new());
         }
         server.stop();
+    });
+}
+
+#[test]
+fn raw_folder_with_a_hole_gets_no_final_name() {
+    within(LIMIT, || {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path().join("site");
+        std::fs::create_dir(&root).expect("room");
+        for name in ["a", "b", "c"] {
+            std::fs::write(root.join(name), vec![7; 20_000]).expect("room");
+        }
+        let server = gatecast::Server::builder().tree(&root).clients(1).via(Via::Raw);
+        let server = server.bind("127.0.0.1:0").expect("a free port");
+        let lost = |datagram: &[u8]| {
+            if block(datagram) == Some(20) { Fate::new() } else { at_once(datagram) }
+        };
+        let relay = Relay::start(server.local_addr(), Box::new(lost));
+        let fetch = |at: SocketAddr| {
+            let fetch = gatecast::Fetch::from(at).out(folder.path().join("out")).resume(true);
+            fetch.run().expect("begun")
+        };
+        let report = fetch(relay.addr);
+        assert_eq!(report.exit_code(), 4, "{report}");
+        let why = report.clients().next().expect("one").result().expect_err("a hole").to_string();
+        assert!(why.contains(" datagrams were lost"), "{why}");
+        assert!(!folder.path().join("out/site").exists());
+        drop(relay);
+        // The first file was right, and is sent no more.
+        let report = fetch(server.local_addr());
+        let sessions = server.shutdown().expect("a log");
+        assert_eq!(sessions[0].proven(), 0);
+        let moved = sessions[1].seats().next().expect("one").bytes().expect("counted");
+        assert!(report.exit_code() != 0 || moved == 40_000, "{moved}: {report}");
+        assert!(moved <= 40_000, "{moved}");
     });
 }
 

@@ -123,7 +123,7 @@ fn any_value() -> impl Strategy<Value = Vec<u8>> {
             prop::collection::btree_map(prop::collection::vec(any::<u8>(), 0..4), inner, 0..5)
                 .prop_map(|map| {
                     let entries =
-                        map.into_iter().fold(Dictionary::default(), |d, (k, v)| d.raw_bytes(&k, v));
+                        map.into_iter().fold(Dictionary::default(), |d, (k, v)| d.raw(&k, v));
                     entries.finish()
                 }),
         ]

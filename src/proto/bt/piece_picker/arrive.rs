@@ -146,7 +146,7 @@ impl PiecePicker {
                 continue;
             }
             silent.push(key);
-            peer.pipeline.snub();
+            peer.pipeline.snubbed = true;
             peer.current = None;
             // The requests stay: a block that comes late is kept while it is wanted.
             for request in peer.pending.iter_mut().filter(|request| !request.late) {

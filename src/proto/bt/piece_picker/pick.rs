@@ -93,7 +93,7 @@ impl PiecePicker {
         let is_orphan = |piece: u32, partial: &PartialPiece| {
             let lead = self.peers.get(&partial.lead);
             lead.is_none_or(|lead| {
-                !lead.serves || lead.pipeline.is_snubbed() || lead.current != Some(piece)
+                !lead.serves || lead.pipeline.snubbed || lead.current != Some(piece)
             })
         };
         let found = self.partial.iter().find(|&(&piece, partial)| {

@@ -11,7 +11,7 @@ pub(super) struct Pipeline {
     /// The most requests that it lets wait.
     limit: usize,
     /// It did not answer in time: one request at a time until it does.
-    snubbed: bool,
+    pub(super) snubbed: bool,
     /// Bytes per second in the last interval.
     rate: f64,
     /// Bytes in the present interval, and when that began.
@@ -60,15 +60,6 @@ impl Pipeline {
         self.limit = limit.max(1);
     }
 
-    pub(super) fn is_snubbed(&self) -> bool {
-        self.snubbed
-    }
-
-    /// The peer does not answer.
-    pub(super) fn snub(&mut self) {
-        self.snubbed = true;
-    }
-
     /// How many requests for blocks of `block` bytes should wait at the peer, one of `peers`.
     pub(super) fn depth(&self, block: u32, peers: usize) -> usize {
         if self.snubbed {
@@ -76,7 +67,6 @@ impl Pipeline {
         }
         let answer = self.fastest_answer.map_or(0.0, |time| time.as_secs_f64());
         let seconds = DEPTH_SECONDS.max(2.0 * answer.min(ANSWER_MAX) + DEPTH_BEYOND);
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
         let by_rate = (self.rate * seconds) as usize;
         let wanted = by_rate.max(DEPTH_ALL / peers.max(1)).max(DEPTH_MIN);
         wanted.div_ceil(block as usize).clamp(1, self.limit)
@@ -98,7 +88,6 @@ impl Pipeline {
         self.bytes += u64::from(len);
         let span = now.since(since);
         if span >= RATE_INTERVAL {
-            #[allow(clippy::cast_precision_loss, reason = "a quarter of a second's bytes")]
             let rate = self.bytes as f64 / span.as_secs_f64();
             // A pause between two intervals must not look like a slow peer: halve at most.
             self.rate = rate.max(self.rate / 2.0);

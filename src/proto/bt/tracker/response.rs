@@ -38,6 +38,15 @@ const FAILURE_MAX: usize = 200;
 impl AnnounceResponse {
     /// The body of the response.
     pub fn encode(&self) -> Vec<u8> {
+        self.dictionary().finish()
+    }
+
+    /// The body of the response to a program that is to show its user `warning`.
+    pub fn encode_with(&self, warning: &str) -> Vec<u8> {
+        self.dictionary().bytes("warning message", warning).finish()
+    }
+
+    fn dictionary(&self) -> Dictionary {
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
         for peer in &self.peers {
             let port = peer.port().to_be_bytes();
@@ -55,7 +64,7 @@ impl AnnounceResponse {
         if !v6.is_empty() {
             response = response.bytes("peers6", v6);
         }
-        response.finish()
+        response
     }
 
     /// Reads the body of a response, with the peers in either form. Addresses that no peer can

@@ -46,7 +46,7 @@ pub fn encode(torrents: impl IntoIterator<Item = (Digest, ScrapeCounts)>) -> Vec
             .count("downloaded", counts.downloaded)
             .count("incomplete", counts.incomplete)
             .finish();
-        files = files.raw_bytes(hash.as_bytes(), counts);
+        files = files.raw(hash.as_bytes(), counts);
     }
     Dictionary::default().raw("files", files.finish()).finish()
 }

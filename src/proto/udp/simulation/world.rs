@@ -201,7 +201,7 @@ impl World {
                 Event::Arrives(client, bytes, own) => self.arrive(client, &bytes, own),
                 Event::Timer(client) => self.report(client),
                 Event::Report(client, report) => {
-                    self.hear(client, &report);
+                    self.receive_report(client, &report);
                     self.transmit();
                 }
                 Event::Done(client) => {
@@ -239,7 +239,7 @@ impl World {
         }
     }
 
-    fn hear(&mut self, client: u16, report: &Report) {
+    fn receive_report(&mut self, client: u16, report: &Report) {
         let now = Moment(self.now);
         match &mut self.server {
             Server::Each(senders) => {

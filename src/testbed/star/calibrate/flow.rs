@@ -37,8 +37,8 @@ pub struct UdpFlow {
     pub received: u64,
     /// Thrown away by the receiver's own full buffer, as its kernel counts.
     pub receiver_dropped: u64,
-    /// Goodput: payload of full datagrams over time, Mbit/s.
-    pub mbit: Option<f64>,
+    /// Goodput: payload of full datagrams over time, Mbit/s; 0 where too few arrived.
+    pub mbit: f64,
 }
 
 /// Payload of a full datagram: 1500 bytes less the headers of IPv4 and UDP.
@@ -50,6 +50,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// After the last datagram was sent, how long one may still be on its way: a full queue drains in
 /// 50 ms, at the least rate in 8 s.
 const SILENCE: Duration = Duration::from_millis(400);
+
+/// What the receiver's socket may hold, bytes as the kernel counts them: a busy host does not read
+/// for a tenth of a second, and what a flow measures is the link.
+const RECEIVE_BUFFER: usize = 8 << 20;
 
 /// Goodput of one TCP connection, Mbit/s of payload.
 ///
@@ -170,6 +174,7 @@ pub fn udp(
     let receiving = to
         .enter(|| UdpSocket::bind((to.address, 0)))?
         .map_err(failed("make a socket on a host"))?;
+    datagrams::options::enlarge_receive_buffer(&receiving, RECEIVE_BUFFER);
     let address = receiving.local_addr().map_err(failed("make a socket on a host"))?;
     let sending = from
         .enter(|| UdpSocket::bind((from.address, 0)))?
@@ -210,7 +215,7 @@ fn send(socket: &UdpSocket, window: Window, most: u64, stop: &AtomicBool) -> u64
 }
 
 /// Counts different datagrams until none has come for a while after the last was sent.
-fn receive(socket: &UdpSocket, window: Window, ended: &AtomicBool) -> (u64, Option<f64>) {
+fn receive(socket: &UdpSocket, window: Window, ended: &AtomicBool) -> (u64, f64) {
     let mut buffer = vec![0; DATAGRAM + 1];
     let mut seen: Vec<u64> = Vec::new();
     let mut received = 0;
@@ -240,7 +245,7 @@ fn receive(socket: &UdpSocket, window: Window, ended: &AtomicBool) -> (u64, Opti
     let mbit = first.zip(last).and_then(|((since, before), (until, after))| {
         mbit_per_second((after.max(before) - before) * DATAGRAM as u64, until.since(since))
     });
-    (received, mbit)
+    (received, mbit.unwrap_or(0.0))
 }
 
 /// Most datagrams that one measurement numbers: 100 Gbit/s for a second.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Error, Result},
+    report::{median_range::MedianRange, table::or_dash},
     testbed::star::{
         build::Star,
         calibrate::flow::Window,
@@ -104,21 +105,13 @@ pub fn links(hosts: &[Host], stop: &AtomicBool) -> Result<Calibration> {
     let tcp_expected_mbit = expected(server, client, TCP_SHARE);
     let tcp_alone_mbit = settled(tcp_expected_mbit, || flow::tcp(server, client, ALONE, stop))?;
     let udp_expected_mbit = expected(server, client, UDP_SHARE);
-    let udp_alone_mbit = settled(udp_expected_mbit, || {
-        let flow = flow::udp(server, client, ALONE, u64::MAX, stop)?;
-        Ok(flow.mbit.unwrap_or(0.0))
-    })?;
+    let udp = |from, to, window| Ok(flow::udp(from, to, window, u64::MAX, stop)?.mbit);
+    let udp_alone_mbit = settled(udp_expected_mbit, || udp(server, client, ALONE))?;
     let next = |host: usize| &hosts[(host + 1) % hosts.len()];
     let together_mbit = thread::scope(|scope| {
-        let flows: Vec<_> = (0..hosts.len())
-            .map(|host| {
-                scope.spawn(move || flow::udp(&hosts[host], next(host), TOGETHER, u64::MAX, stop))
-            })
-            .collect();
-        let joined = flows.into_iter().map(|flow| {
-            let flow = flow.join().expect("a flow does not panic")?;
-            Ok(flow.mbit.unwrap_or(0.0))
-        });
+        let flow = |host: usize| scope.spawn(move || udp(&hosts[host], next(host), TOGETHER));
+        let flows: Vec<_> = (0..hosts.len()).map(flow).collect();
+        let joined = flows.into_iter().map(|flow| flow.join().expect("a flow does not panic"));
         joined.collect::<Result<Vec<f64>>>()
     })?;
     Ok(Calibration {
@@ -159,23 +152,23 @@ fn path(from: &Host, to: &Host) -> Rate {
 /// # Errors
 /// The packet filter refuses, nothing can be sent, or `stop` was set.
 pub fn loss(star: &Star, stop: &AtomicBool) -> Result<Option<LossCheck>> {
-    let Some(loss) = star.layout().loss else {
+    let Some(loss) = star.layout.loss else {
         return Ok(None);
     };
     // Its counters begin at zero, and count nothing but what follows.
     star.start_loss_of(Loss { of: Traffic::Udp, ..loss })?;
-    let hosts = star.hosts();
+    let hosts = &star.hosts;
     let counted = flow::udp(&hosts[0], &hosts[1], LOSS_WINDOW, LOSS_DATAGRAMS, stop)
-        .and_then(|flow| Ok((flow, star.filtered()?[1])));
+        .and_then(|flow| Ok((flow, star.filtered(1)?)));
     star.end_loss()?;
-    let (flow, filtered) = counted?;
+    let (flow, (filter_seen, filter_dropped)) = counted?;
     star.start_loss()?;
     Ok(Some(LossCheck {
         asked: loss.fraction(),
         sent: flow.sent,
         received: flow.received,
-        filter_dropped: filtered.lost,
-        filter_seen: filtered.seen,
+        filter_dropped,
+        filter_seen,
         receiver_dropped: flow.receiver_dropped,
     }))
 }
@@ -195,23 +188,21 @@ impl Calibration {
     /// # Errors
     /// The first that does not, with both figures.
     pub fn check(&self, tolerance: f64, together: bool) -> Result<()> {
+        let refuse = |why: String| Err(Error::refused("the calibration", why));
         for (name, got, expected) in self.alone() {
             // A figure that is not a number is near nothing.
             let is_near = (got / expected - 1.0).abs() <= tolerance;
             if !is_near {
-                let percent = tolerance * 100.0;
-                return Err(Error::refused(
-                    "the calibration",
-                    format!(
-                        "the link between server and first client alone, with {name}, carries \
-                         {got:.2} Mbit/s of payload where {expected:.2} were asked for, which is \
-                         more than {percent} % off"
-                    ),
+                return refuse(format!(
+                    "the link between server and first client alone, with {name}, carries \
+                     {got:.2} Mbit/s of payload where {expected:.2} were asked for, which is more \
+                     than {} % off",
+                    tolerance * 100.0
                 ));
             }
         }
         if together && let Some(why) = self.short_together() {
-            return Err(Error::refused("the calibration", why));
+            return refuse(why);
         }
         self.loss_check.as_ref().map_or(Ok(()), LossCheck::check)
     }
@@ -232,20 +223,21 @@ impl Calibration {
 
 impl LossCheck {
     /// The fraction that was lost, by what was sent and received.
-    #[allow(clippy::cast_precision_loss)] // Some ten thousand.
     pub fn counted(&self) -> Option<f64> {
-        (self.sent > 0)
-            .then(|| (self.sent - self.received.min(self.sent)) as f64 / self.sent as f64)
+        (self.sent > 0).then(|| self.lost() as f64 / self.sent as f64)
+    }
+
+    fn lost(&self) -> u64 {
+        self.sent.saturating_sub(self.received)
     }
 
     /// Checks that each datagram is accounted for, and that about as many were lost as asked.
     ///
     /// # Errors
     /// The figures that do not fit.
-    #[allow(clippy::cast_precision_loss)] // Some ten thousand.
     pub fn check(&self) -> Result<()> {
         let refuse = |reason: String| Err(Error::refused("the calibration", reason));
-        let lost = self.sent - self.received.min(self.sent);
+        let lost = self.lost();
         if lost != self.filter_dropped + self.receiver_dropped {
             return refuse(format!(
                 "{lost} of {} datagrams were lost, and the packet filter dropped {} and the \
@@ -280,15 +272,14 @@ impl fmt::Display for Calibration {
         }
         writeln!(f, "round trip, idle: {} us", self.round_trip_us)?;
         let flows = self.together_mbit.iter().zip(&self.together_expected_mbit);
-        let off: Vec<f64> = flows.map(|(got, asked)| off(*got, *asked)).collect();
-        let least = off.iter().copied().fold(f64::INFINITY, f64::min);
-        let most = off.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let off = MedianRange::of(flows.map(|(got, asked)| off(*got, *asked)));
+        let (least, most) = off.map_or((f64::NAN, f64::NAN), |off| (off.low, off.high));
         let sum: f64 = self.together_mbit.iter().sum();
         write!(
             f,
             "all {} links out at once, both ways, UDP: {sum:.1} Mbit/s in all, each {least:+.2} to {most:+.2} % \
              of what was asked",
-            off.len()
+            self.together_mbit.len()
         )?;
         match &self.loss_check {
             Some(loss) => write!(f, "\n{loss}"),
@@ -299,15 +290,11 @@ impl fmt::Display for Calibration {
 
 impl fmt::Display for LossCheck {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let percent = |fraction: f64| fraction * 100.0;
-        write!(f, "loss: {:.4} % asked, ", percent(self.asked))?;
-        match self.counted() {
-            Some(counted) => write!(f, "{:.4} % counted", percent(counted))?,
-            None => f.write_str("- counted")?,
-        }
+        let percent = |fraction: f64| format!("{:.4} %", fraction * 100.0);
+        let (asked, counted) = (percent(self.asked), or_dash(self.counted().map(percent)));
         write!(
             f,
-            " ({} sent, {} received, {} dropped by the receiver); the packet filter's own counter: \
+            "loss: {asked} asked, {counted} counted ({} sent, {} received, {} dropped by the receiver); the packet filter's own counter: \
              {} of {} dropped",
             self.sent, self.received, self.receiver_dropped, self.filter_dropped, self.filter_seen
         )

@@ -12,7 +12,6 @@ pub mod torrent;
 use std::{
     fmt, fs,
     fs::File,
-    net::Ipv4Addr,
     path::{Path, PathBuf},
     sync::atomic::AtomicBool,
     time::Duration,
@@ -24,6 +23,7 @@ use crate::{
     digest::Digest,
     error::{Error, Result},
     net::clock,
+    report::median_range::MedianRange,
     testbed::{star::host::Host, study::bound::Bound},
     transfer::Outcome,
     units::Moment,
@@ -38,7 +38,9 @@ pub trait Contender: fmt::Debug + Send + Sync {
     fn bound(&self) -> Bound;
 
     /// What carries its bytes, and so the goodput that the bound is made of.
-    fn carrier(&self) -> PayloadKind;
+    fn carrier(&self) -> PayloadKind {
+        PayloadKind::Tcp
+    }
 
     /// Checks before the first run that what it needs is there.
     ///
@@ -141,14 +143,35 @@ impl Observed {
             && self.trouble.is_empty()
     }
 
-    /// Adds a client; `why` says what it complained of when its copy is not proven.
-    fn add(&mut self, seat: SeatResult, why: &str) {
-        if seat.verified != Some(true) {
+    /// Adds a client without a receipt: its file `copy`, by our own digest of it. `seconds` is the
+    /// time from the release to its last byte, `None` when it did not come to its end, and `why`
+    /// what it complained of.
+    fn add_copy(
+        &mut self,
+        spec: &RunSpec<'_>,
+        (host, copy): (usize, &Path),
+        seconds: Option<f64>,
+        why: &str,
+    ) {
+        let digest = File::open(copy).and_then(Digest::of_reader).ok();
+        let outcome = match seconds {
+            Some(_) if digest == Some(spec.sha1) => Outcome::Complete,
+            Some(_) => Outcome::Corrupt,
+            None => Outcome::Cut,
+        };
+        if outcome != Outcome::Complete {
             let separator = if why.is_empty() { "" } else { ": " };
-            let (host, outcome) = (seat.host, &seat.outcome);
             self.trouble.push(format!("client {host}: {outcome}{separator}{why}"));
         }
-        self.seats.push(seat);
+        self.seats.push(SeatResult {
+            host,
+            outcome: outcome.to_string(),
+            verified: Some(outcome == Outcome::Complete),
+            seconds,
+            bytes: copy.metadata().ok().map(|about| about.len()),
+            ..SeatResult::default()
+        });
+        self.makespan_s = self.seconds().reduce(f64::max);
     }
 
     /// The clients' times, release to last byte, seconds.
@@ -158,30 +181,8 @@ impl Observed {
 
     /// How much earlier the first client was done than the last, as a share of the last's time.
     pub fn spread(&self) -> Option<f64> {
-        let first = self.seconds().reduce(f64::min)?;
-        let last = self.seconds().reduce(f64::max)?;
-        (last > 0.0).then(|| (last - first) / last)
-    }
-}
-
-impl SeatResult {
-    /// What a client without a receipt got: its file `copy`, by our own digest of it. `seconds` is
-    /// the time from the release to its last byte, `None` when it did not come to its end.
-    fn of_copy(host: usize, copy: &Path, spec: &RunSpec<'_>, seconds: Option<f64>) -> Self {
-        let digest = File::open(copy).and_then(Digest::of_reader).ok();
-        let outcome = match seconds {
-            Some(_) if digest == Some(spec.sha1) => Outcome::Complete,
-            Some(_) => Outcome::Corrupt,
-            None => Outcome::Cut,
-        };
-        Self {
-            host,
-            outcome: outcome.to_string(),
-            verified: Some(outcome == Outcome::Complete),
-            seconds,
-            bytes: copy.metadata().ok().map(|about| about.len()),
-            ..Self::default()
-        }
+        let times = MedianRange::of(self.seconds())?;
+        (times.high > 0.0).then(|| (times.high - times.low) / times.high)
     }
 }
 
@@ -200,11 +201,5 @@ impl RunSpec<'_> {
         let path = self.folder.join(name);
         fs::create_dir_all(&path).map_err(Error::io("make a folder", path.display()))?;
         Ok(path)
-    }
-
-    /// The number of the host with this address, 0 for one that is not in the run.
-    pub fn host_of(&self, address: Ipv4Addr) -> usize {
-        let place = self.clients.iter().position(|host| host.address == address);
-        place.map_or(0, |place| place + 1)
     }
 }

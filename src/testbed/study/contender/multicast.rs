@@ -21,7 +21,7 @@ use crate::{
         star::{host::Host, tool},
         study::{
             bound::Bound,
-            contender::{Contender, Observed, PayloadKind, RunSpec, SeatResult},
+            contender::{Contender, Observed, PayloadKind, RunSpec},
             process_group::ProcessGroup,
         },
     },
@@ -35,9 +35,6 @@ pub enum MulticastTool {
     /// `udp-sender`, one `udp-receiver` a host.
     Udpcast,
 }
-
-/// All of them.
-pub const ALL: [MulticastTool; 2] = [MulticastTool::Uftp, MulticastTool::Udpcast];
 
 /// UFTP's blocks: with its headers they fill an Ethernet frame but for a few bytes.
 const UFTP_BLOCK: u64 = 1430;
@@ -167,23 +164,16 @@ impl MulticastTool {
 
 /// What every client got, by its file.
 fn read_copies(spec: &RunSpec<'_>, observed: &mut Observed) -> Result<()> {
-    let mut copies = Vec::new();
-    for number in 1..=spec.clients.len() {
-        let path = copy(spec, number)?;
-        let about = path.metadata().ok();
-        copies.push((number, path, about));
-    }
-    let created = |about: &Metadata| about.created().ok();
-    let released = copies.iter().filter_map(|(.., about)| created(about.as_ref()?));
-    let released = released.max();
-    for (number, path, about) in copies {
-        let all_there = about.filter(|about| about.len() == spec.bytes);
+    let copies = (1..=spec.clients.len()).map(|number| Ok((number, copy(spec, number)?)));
+    let copies = copies.collect::<Result<Vec<_>>>()?;
+    let released = copies.iter().filter_map(|(_, path)| path.metadata().ok()?.created().ok()).max();
+    for (number, path) in copies {
+        let all_there = path.metadata().ok().filter(|about| about.len() == spec.bytes);
         let seconds = all_there.zip(released).and_then(|(about, released)| {
             Some(changed(&about)?.duration_since(released).ok()?.as_secs_f64())
         });
-        observed.add(SeatResult::of_copy(number, &path, spec, seconds), "");
+        observed.add_copy(spec, (number, &path), seconds, "");
     }
-    observed.makespan_s = observed.seconds().reduce(f64::max);
     Ok(())
 }
 

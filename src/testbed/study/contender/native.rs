@@ -3,7 +3,9 @@
 //! All ways share one gate, one control connection and one session document, so one contender
 //! serves them all: what this program can send, a study can measure.
 
-use std::{path::PathBuf, process::Command, sync::atomic::AtomicBool, time::Duration};
+use std::{
+    net::SocketAddr, path::PathBuf, process::Command, sync::atomic::AtomicBool, time::Duration,
+};
 
 use serde_json::Value;
 
@@ -99,7 +101,7 @@ impl Contender for Native {
         }
         let document = group.stdout(server)?;
         match document.lines().find(|line| !line.trim().is_empty()) {
-            Some(line) => self.read(line, spec, &mut observed)?,
+            Some(line) => read(self.via, line, &|result| host_of(result, spec), &mut observed)?,
             None => {
                 let why = group.last_error_line(server);
                 observed.trouble.push(format!("the server printed no result: {why}"));
@@ -136,59 +138,70 @@ impl Native {
             .arg(spec.folder.join(name));
         fetch
     }
+}
 
-    /// Reads the session document.
-    fn read(&self, line: &str, spec: &RunSpec<'_>, observed: &mut Observed) -> Result<()> {
-        let wrong = |what: String| Error::protocol("the server's document", what);
-        let document: Value = serde_json::from_str(line)
-            .map_err(|error| wrong(format!("it is not JSON: {error}")))?;
-        if document["schema"] != SCHEMA {
-            return Err(wrong(format!("its schema is {}", document["schema"])));
-        }
-        let global = &document["global"];
-        observed.makespan_s = global["seconds"].as_f64();
-        observed.verified_s = global["seconds_verified"].as_f64();
-        observed.skew_us = document["release"]["skew_us"].as_u64();
-        observed.sender = document["sender"].as_str().map(str::to_owned);
-        if document["identities"] != "hold" {
-            let broken = &document["identities"];
-            observed.trouble.push(format!("INVALID: {broken}"));
-        }
-        for result in document["results"].as_array().into_iter().flatten() {
-            let address = result["client"].as_str().unwrap_or("");
-            let address: Option<std::net::SocketAddr> = address.parse().ok();
-            let host = match address {
-                Some(std::net::SocketAddr::V4(v4)) => spec.host_of(*v4.ip()),
-                _ => 0,
-            };
-            let outcome = result["outcome"].as_str().unwrap_or("-").to_owned();
-            if let Some(reason) = result["reason"].as_str() {
-                let sentence = format!("client {host}: {outcome}: {}", escape(reason));
-                if outcome == "complete" {
-                    observed.disturbed.push(sentence);
-                } else {
-                    observed.trouble.push(sentence);
-                }
-            }
-            observed.seats.push(SeatResult {
-                host,
-                outcome,
-                verified: result["verified"].as_bool(),
-                seconds: match self.via {
-                    // An HTTP server's last write goes into its own buffer; only the client's
-                    // receipt has the time of the last byte.
-                    Via::Http => result["seconds_client"].as_f64(),
-                    _ => result["seconds_server"].as_f64(),
-                },
-                seconds_verified: result["seconds_verified"].as_f64(),
-                bytes: result["bytes_client"].as_u64(),
-                bytes_from_server: result["bytes_from_server"].as_u64(),
-                bytes_from_peers: result["bytes_from_peers"].as_u64(),
-            });
-        }
-        if self.via == Via::Http {
-            observed.makespan_s = observed.seconds().reduce(f64::max);
-        }
-        Ok(())
+/// The number of the host that a result is of, by its address; 0 for one that is not in the run.
+fn host_of(result: &Value, spec: &RunSpec<'_>) -> usize {
+    let client = result["client"].as_str().and_then(|text| text.parse::<SocketAddr>().ok());
+    let mut hosts = (1..).zip(spec.clients);
+    let found = hosts.find(|(_, host)| client.is_some_and(|at| at.ip() == host.address));
+    found.map_or(0, |(number, _)| number)
+}
+
+/// Reads the document of a session by `via`; `host_of` says of which host a result is.
+///
+/// # Errors
+/// It is no such document.
+pub fn read(
+    via: Via,
+    line: &str,
+    host_of: &dyn Fn(&Value) -> usize,
+    observed: &mut Observed,
+) -> Result<()> {
+    let wrong = |what: String| Error::protocol("the server's document", what);
+    let document: Value =
+        serde_json::from_str(line).map_err(|error| wrong(format!("it is not JSON: {error}")))?;
+    if document["schema"] != SCHEMA {
+        return Err(wrong(format!("its schema is {}", document["schema"])));
     }
+    let global = &document["global"];
+    observed.makespan_s = global["seconds"].as_f64();
+    observed.verified_s = global["seconds_verified"].as_f64();
+    observed.skew_us = document["release"]["skew_us"].as_u64();
+    observed.sender = document["sender"].as_str().map(str::to_owned);
+    if document["identities"] != "hold" {
+        let broken = &document["identities"];
+        observed.trouble.push(format!("INVALID: {broken}"));
+    }
+    for result in document["results"].as_array().into_iter().flatten() {
+        let host = host_of(result);
+        let outcome = result["outcome"].as_str().unwrap_or("-").to_owned();
+        if let Some(reason) = result["reason"].as_str() {
+            let sentence = format!("client {host}: {outcome}: {}", escape(reason));
+            if outcome == "complete" {
+                observed.disturbed.push(sentence);
+            } else {
+                observed.trouble.push(sentence);
+            }
+        }
+        observed.seats.push(SeatResult {
+            host,
+            outcome,
+            verified: result["verified"].as_bool(),
+            seconds: match via {
+                // An HTTP server's last write goes into its own buffer; only the client's
+                // receipt has the time of the last byte.
+                Via::Http => result["seconds_client"].as_f64(),
+                _ => result["seconds_server"].as_f64(),
+            },
+            seconds_verified: result["seconds_verified"].as_f64(),
+            bytes: result["bytes_client"].as_u64(),
+            bytes_from_server: result["bytes_from_server"].as_u64(),
+            bytes_from_peers: result["bytes_from_peers"].as_u64(),
+        });
+    }
+    if via == Via::Http {
+        observed.makespan_s = observed.seconds().reduce(f64::max);
+    }
+    Ok(())
 }

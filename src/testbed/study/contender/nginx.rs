@@ -13,7 +13,7 @@ use crate::{
         star::tool,
         study::{
             bound::Bound,
-            contender::{Contender, Observed, PayloadKind, RunSpec, SeatResult},
+            contender::{Contender, Observed, RunSpec},
             process_group::ProcessGroup,
         },
     },
@@ -23,22 +23,15 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub struct Nginx;
 
-/// What it is called in tables.
-pub const NAME: &str = "nginx";
-
 const PORT: u16 = 8081;
 
 impl Contender for Nginx {
     fn name(&self) -> &str {
-        NAME
+        "nginx"
     }
 
     fn bound(&self) -> Bound {
         Bound::Unicast
-    }
-
-    fn carrier(&self) -> PayloadKind {
-        PayloadKind::Tcp
     }
 
     fn check(&self) -> Result<()> {
@@ -57,7 +50,7 @@ impl Contender for Nginx {
         nginx.arg("-p").arg(spec.folder).arg("-c").arg(&settings);
         nginx.arg("-e").arg(spec.folder.join("nginx.log"));
         let limits = (deadline, stop);
-        let server = group.start_server(NAME, spec.server, &mut nginx, PORT, limits)?;
+        let server = group.start_server("nginx", spec.server, &mut nginx, PORT, limits)?;
         let mut clients = Vec::new();
         for (number, host) in (1..).zip(spec.clients) {
             let mut curl = tool::command("curl");
@@ -78,10 +71,8 @@ impl Contender for Nginx {
                 .and_then(|_| copy.metadata().and_then(|about| about.modified()).ok())
                 .and_then(|written| written.duration_since(released).ok())
                 .map(|took| took.as_secs_f64());
-            let seat = SeatResult::of_copy(host, &copy, spec, seconds);
-            observed.add(seat, &group.last_error_line(place));
+            observed.add_copy(spec, (host, &copy), seconds, &group.last_error_line(place));
         }
-        observed.makespan_s = observed.seconds().reduce(f64::max);
         observed.cpu_server_s = group.cpu_s(&[server]);
         observed.cpu_clients_s = group.cpu_s(&clients);
         observed.sender = Some("nginx, sendfile".to_owned());

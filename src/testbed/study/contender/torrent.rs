@@ -19,7 +19,7 @@ use crate::{
         star::{host::Host, tool},
         study::{
             bound::Bound,
-            contender::{Contender, Observed, PayloadKind, RunSpec, SeatResult},
+            contender::{Contender, Observed, RunSpec},
             process_group::ProcessGroup,
         },
     },
@@ -46,18 +46,7 @@ const SCRIPT: &str = include_str!("torrent_peer.py");
 /// How long a seeder gets to look through its file and announce itself.
 const SEEDER: Duration = Duration::from_secs(20);
 
-/// Python as a program, and whether it has libtorrent.
-fn python(words: &[&str]) -> bool {
-    let said = tool::command("python3").args(words).output();
-    said.is_ok_and(|said| said.status.success())
-}
-
 impl TorrentClient {
-    /// The program of this name in tables.
-    pub fn of(name: &str) -> Option<Self> {
-        [Self::Aria2, Self::Libtorrent].into_iter().find(|foreign| foreign.name() == name)
-    }
-
     /// A peer on `host` with its files in `folder`.
     fn peer(self, host: &Host, torrent: &Path, folder: &Path) -> Command {
         match self {
@@ -97,18 +86,15 @@ impl Contender for TorrentClient {
         Bound::Swarm
     }
 
-    fn carrier(&self) -> PayloadKind {
-        PayloadKind::Tcp
-    }
-
     fn check(&self) -> Result<()> {
         tool::require("the study", "python3", "python3")?;
         match self {
             Self::Aria2 => tool::require("the study", "aria2c", "aria2").map(|_| ()),
-            Self::Libtorrent if python(&["-c", "import libtorrent"]) => Ok(()),
             Self::Libtorrent => {
+                let said = tool::command("python3").args(["-c", "import libtorrent"]).output();
                 let why = "python's module libtorrent is missing (pip install libtorrent)";
-                Err(Error::refused("the study", why))
+                let is_there = said.is_ok_and(|said| said.status.success());
+                is_there.then_some(()).ok_or_else(|| Error::refused("the study", why))
             }
         }
     }
@@ -140,10 +126,8 @@ impl Contender for TorrentClient {
         let name = spec.file.file_name().unwrap_or_default();
         for (host, folder) in (1..).zip(&folders) {
             let seconds = seconds_until_done(folder, released);
-            let seat = SeatResult::of_copy(host, &folder.join(name), spec, seconds);
-            observed.add(seat, "");
+            observed.add_copy(spec, (host, &folder.join(name)), seconds, "");
         }
-        observed.makespan_s = observed.seconds().reduce(f64::max);
         observed.cpu_server_s = group.cpu_s(&[seeder]);
         observed.cpu_clients_s = group.cpu_s(&clients);
         observed.sender = Some(self.name().to_owned());
@@ -199,7 +183,7 @@ fn prepare(spec: &RunSpec<'_>) -> Result<PathBuf> {
     let name = FileName::new(name.unwrap_or_default())
         .map_err(|error| Error::refused(spec.file.display(), error.to_string()))?;
     let file = fs::File::open(spec.file).map_err(Error::io("read", spec.file.display()))?;
-    let torrent = store::make_metainfo(&file, &name, spec.bytes)?;
+    let torrent = store::make_metainfo(&file.into(), &name, spec.bytes)?;
     let announce = format!("http://{}:{TRACKER}/announce", spec.server.address);
     let path = spec.folder.join("file.torrent");
     let hook = "#!/bin/sh\ndate +%s.%N >\"$(dirname \"$3\")/done\"\n";

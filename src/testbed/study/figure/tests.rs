@@ -17,7 +17,7 @@ fn each_via_has_its_bound_and_equal_bounds_are_one_line() {
         let rows = results.rows.clone();
         results.rows.extend(rows.into_iter().filter(|row| row.via == "tcp").map(|row| StudyRow {
             via: way.to_owned(),
-            bound_s: row.bound_s * factor,
+            bound_s: row.bound_s.map(|bound| bound * factor),
             ..row
         }));
     }

@@ -33,8 +33,8 @@ fn run(clients: u16, repeat: u32, makespan: f64) -> StudyRun {
     StudyRun {
         cell: cell(clients),
         repeat,
-        bound_s: 0.84 * f64::from(clients),
-        bound_nominal_s: 0.8 * f64::from(clients),
+        bound_s: Some(0.84 * f64::from(clients)),
+        bound_nominal_s: Some(0.8 * f64::from(clients)),
         observed: Some(Observed {
             makespan_s: Some(makespan),
             verified_s: Some(makespan + 0.1),
@@ -140,7 +140,7 @@ fn bounds_are_of_the_links_that_were_measured() {
     ];
     let measured = Calibration {
         tcp_alone_mbit: 94.0,
-        tcp_expected_mbit: 100.0 * crate::testbed::star::calibrate::TCP_SHARE,
+        tcp_expected_mbit: 100.0 * calibrate::TCP_SHARE,
         udp_alone_mbit: 97.2259,
         udp_expected_mbit: 97.2259,
         round_trip_us: 100,

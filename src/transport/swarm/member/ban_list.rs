@@ -13,7 +13,7 @@ pub(super) struct BanList {
     /// The last to be banned first.
     banned: VecDeque<(IpAddr, PeerId)>,
     /// Peers that left and may have sent wrong blocks, by the key of their connection.
-    suspects: BTreeMap<u32, (IpAddr, PeerId)>,
+    pub(super) suspects: BTreeMap<u32, (IpAddr, PeerId)>,
 }
 
 /// From so many banned ids at one address on, nobody at that address is let in.
@@ -44,11 +44,6 @@ impl BanList {
         if self.suspects.len() < SUSPECTS_MAX {
             self.suspects.insert(key, (ip, id));
         }
-    }
-
-    /// Removes and returns a suspect.
-    pub(super) fn take_suspect(&mut self, key: u32) -> Option<(IpAddr, PeerId)> {
-        self.suspects.remove(&key)
     }
 
     /// Bans a peer.

@@ -52,7 +52,7 @@ impl SwarmMember {
         for other in others.iter().filter_map(|key| state.connections.get(key)) {
             other.send(&[Message::Cancel(block)]);
         }
-        let bytes = complete.then(|| state.buffers.take(piece)).flatten();
+        let bytes = complete.then(|| state.buffers.partial.remove(&piece)).flatten();
         self.request_blocks(state, connection);
         drop(guard);
         let Some(bytes) = bytes else {
@@ -89,7 +89,7 @@ impl SwarmMember {
         for liar in state.picker.piece_verified(piece, &bytes) {
             self.ban(&mut state, liar);
         }
-        state.buffers.recycle(bytes);
+        state.buffers.spare.push(bytes);
         let complete = state.picker.is_complete();
         if from_seeder || complete {
             state.urgent_haves.push(piece);
@@ -100,7 +100,7 @@ impl SwarmMember {
             state.lazy_haves.push(piece);
         }
         if complete {
-            state.buffers.free_spare();
+            state.buffers.spare = Vec::new();
             drop(state);
             self.changed.notify_all();
         }

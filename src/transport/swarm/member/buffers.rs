@@ -7,8 +7,9 @@ use crate::proto::bt::piece_picker::PiecePicker;
 /// A buffer for each unfinished piece, and buffers to be used again.
 #[derive(Debug, Default)]
 pub(super) struct PieceBuffers {
-    partial: BTreeMap<u32, Vec<u8>>,
-    spare: Vec<Vec<u8>>,
+    /// By piece.
+    pub(super) partial: BTreeMap<u32, Vec<u8>>,
+    pub(super) spare: Vec<Vec<u8>>,
 }
 
 impl PieceBuffers {
@@ -25,20 +26,5 @@ impl PieceBuffers {
         if self.partial.len() > picker.partial_count() {
             self.partial.retain(|&piece, _| picker.is_partial(piece));
         }
-    }
-
-    /// Removes and returns the bytes of a piece.
-    pub(super) fn take(&mut self, piece: u32) -> Option<Vec<u8>> {
-        self.partial.remove(&piece)
-    }
-
-    /// Keeps a buffer for the next piece.
-    pub(super) fn recycle(&mut self, buffer: Vec<u8>) {
-        self.spare.push(buffer);
-    }
-
-    /// Frees the unused buffers.
-    pub(super) fn free_spare(&mut self) {
-        self.spare = Vec::new();
     }
 }

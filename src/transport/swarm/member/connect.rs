@@ -14,8 +14,8 @@ use crate::{
     text::escape,
     transport::swarm::{
         address::unmapped,
+        external_peers::ExternalPlace,
         handshake,
-        limits::EXTERNAL_CONNECTIONS,
         member::{MemberState, SwarmMember},
         peer_connection::PeerConnection,
         peer_id::{Role, distrust},
@@ -92,7 +92,12 @@ impl SwarmMember {
         };
         let (member, writing) = (Arc::clone(self), Arc::clone(&connection));
         let writer = spawn(format!("write-{addr}"), move || {
-            let wait_for_rate = |bytes| member.wait_for_rate(bytes);
+            let wait_for_rate = |bytes| {
+                if let Some(place) = &writing.place {
+                    place.count(bytes);
+                }
+                member.wait_for_rate(bytes);
+            };
             if let Err(error) = writing.run_writer(&member.store, &wait_for_rate) {
                 log::debug!("{addr}: {error}");
             }
@@ -133,7 +138,7 @@ impl SwarmMember {
         if !state.trusted.admits(ip) {
             return Err("no client of this session is at its address");
         }
-        self.check_room(state, &connection)?;
+        connection.place = self.find_room(state, &connection)?;
         if let Some(other) = state.connection_to(&id) {
             if !self.replaces(other, &connection) {
                 if connection.dialed && other.addr.ip() == ip {
@@ -157,7 +162,7 @@ impl SwarmMember {
             && let Some(super_seeder) = &mut state.super_seeder
         {
             super_seeder.add_peer(key);
-            let admitted = state.trusted.is_admitted(&id);
+            let admitted = state.trusted.admitted.contains(&id);
             if admitted {
                 super_seeder.admit(key);
             }
@@ -165,46 +170,46 @@ impl SwarmMember {
         }
         send_greeting(state, &connection, hides);
         let waits = state.super_seeder.is_some() && state.released.is_none();
-        // Its program shows nothing of the gate. Once, however many come.
-        if waits && !connection.handshake.is_gatecast() && !self.told.swap(true, Relaxed) {
-            let (ip, name) = (connection.addr.ip(), &self.metainfo.name);
-            log::warn!("{ip}: a BitTorrent program waits for '{name}' until clients are released");
+        if waits {
+            self.warn_of_waiting(&connection);
         }
         self.reveal(state);
         Ok(connection)
     }
 
-    /// Whether there is room for another connection. A seeder keeps half of its connections for
-    /// peers with a seat.
-    fn check_room(
+    /// Warns that a program of others waits, which shows nothing of the gate itself. Once a
+    /// session, however many do.
+    pub(super) fn warn_of_waiting(&self, connection: &PeerConnection) {
+        if !connection.handshake.is_gatecast() && !self.told.swap(true, Relaxed) {
+            let (ip, name) = (connection.addr.ip(), &self.metainfo.name);
+            log::warn!("{ip}: a BitTorrent program waits for '{name}' until clients are released");
+        }
+    }
+
+    /// The place of another connection, if there is room: none for one of our own peers. A seeder
+    /// keeps half of its connections for peers with a seat.
+    fn find_room(
         &self,
         state: &MemberState,
         connection: &PeerConnection,
-    ) -> Result<(), &'static str> {
+    ) -> Result<Option<ExternalPlace>, &'static str> {
         let is_ours = |peer: &PeerConnection| match self.role {
             Role::Seeder => peer.role() == Some(Role::Seated),
             Role::Seated | Role::External => peer.handshake.is_gatecast(),
         };
-        let (ours, ip) = (is_ours(connection), connection.addr.ip());
-        let max = self.connections_max;
-        let (all_max, ip_max) = if ours {
-            (max, if ip.is_loopback() { max } else { max / 2 })
-        } else if self.role == Role::Seeder {
-            (max / 2, EXTERNAL_CONNECTIONS)
-        } else {
-            (max, EXTERNAL_CONNECTIONS)
-        };
-        let alike = || {
-            let connections = state.connections.values();
-            connections.filter(|other| is_ours(other) == ours)
-        };
-        if state.connections.len() >= max || alike().count() >= all_max {
+        let (max, ip) = (self.connections_max, connection.addr.ip());
+        if state.connections.len() >= max {
             return Err("too many connections");
         }
-        if alike().filter(|other| other.addr.ip() == ip).count() >= ip_max {
+        if !is_ours(connection) {
+            return self.external.admit(connection.addr).map(Some);
+        }
+        let ours = state.connections.values().filter(|other| is_ours(other));
+        let here = ours.filter(|other| other.addr.ip() == ip).count();
+        if here >= if ip.is_loopback() { max } else { max / 2 } {
             return Err("too many connections to its address");
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Whether a new connection replaces the `other` one to the same id. It does when both sides
@@ -232,7 +237,7 @@ impl SwarmMember {
         if let Some(super_seeder) = &mut state.super_seeder {
             super_seeder.remove_peer(key);
         }
-        let has_seat = state.trusted.is_seated(&id);
+        let has_seat = state.trusted.seats.contains_key(&id);
         state.accounting.close(connection, has_seat);
         state.connections.remove(&key);
         self.request_from_all(state);
@@ -243,7 +248,7 @@ impl SwarmMember {
     pub(super) fn ban(&self, state: &mut MemberState, key: u32) {
         let connected = state.connections.get(&key);
         let who = connected.map(|peer| (peer.addr.ip(), peer.handshake.peer_id));
-        let Some((ip, id)) = who.or_else(|| state.bans.take_suspect(key)) else {
+        let Some((ip, id)) = who.or_else(|| state.bans.suspects.remove(&key)) else {
             return;
         };
         if let Some(connection) = connected {

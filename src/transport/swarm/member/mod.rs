@@ -46,6 +46,7 @@ use crate::{
         wire::{Handshake, PeerId},
     },
     transport::swarm::{
+        external_peers::ExternalPeers,
         limits::{PEER_CONNECTIONS, SEEDER_CONNECTIONS},
         member::{
             accounting::Accounting, ban_list::BanList, buffers::PieceBuffers, dialer::Dialer,
@@ -90,6 +91,7 @@ pub struct SwarmMember {
     /// Whether our user knows that others' programs wait for the gate.
     told: AtomicBool,
     state: Mutex<MemberState>,
+    external: Arc<ExternalPeers>,
     /// Notified when a piece is written, the disk fails, or the member closes.
     changed: Condvar,
     /// Wakes the ticker.
@@ -122,7 +124,8 @@ struct MemberState {
 }
 
 impl SwarmMember {
-    /// A member that has the pieces of `have`.
+    /// A member that has the pieces of `have`, and lets peers without a seat in by
+    /// `external_peers`.
     ///
     /// # Errors
     /// The system refuses a thread.
@@ -132,6 +135,7 @@ impl SwarmMember {
         have: Bitfield,
         id: PeerId,
         role: Role,
+        external: Arc<ExternalPeers>,
     ) -> Result<Arc<Self>> {
         let layout = metainfo.layout();
         let is_seeder = role == Role::Seeder;
@@ -165,6 +169,7 @@ impl SwarmMember {
             sent: AtomicU64::new(0),
             told: AtomicBool::new(false),
             state: Mutex::new(state),
+            external,
             changed: Condvar::new(),
             tick: Condvar::new(),
         });

@@ -8,6 +8,7 @@ use std::sync::{
 use crate::{
     net::clock,
     proto::bt::{
+        bitfield::Bitfield,
         random::Random,
         super_seeder::SuperSeeder,
         wire::{Message, PeerId},
@@ -42,7 +43,11 @@ impl SwarmMember {
         let (pieces, piece) = (self.layout.pieces(), self.layout.piece);
         let mut random = Random::new(clock::random());
         state.super_seeder = Some(SuperSeeder::new(pieces, piece, &mut random));
+        self.told.store(false, Ordering::Relaxed);
         for connection in state.connections.values() {
+            if !state.picker.pieces_of(connection.key).is_some_and(Bitfield::is_full) {
+                self.warn_of_waiting(connection);
+            }
             connection.queue(&[Message::Choke]);
             connection.reject(connection.outbox.cancel_all());
             connection.outbox.flush();
@@ -55,7 +60,7 @@ impl SwarmMember {
     pub fn admit(&self, id: PeerId) {
         self.release();
         let mut state = self.lock();
-        state.trusted.admit(id);
+        state.trusted.admitted.insert(id);
         let Some(connection) = state.connection_to(&id).map(Arc::clone) else {
             return;
         };
@@ -82,7 +87,6 @@ impl SwarmMember {
         let now = clock::now();
         let seconds = now.since(released).as_secs_f64().max(0.1);
         let piece = f64::from(self.layout.piece);
-        #[allow(clippy::cast_precision_loss, reason = "a rate")]
         let pieces = |bytes: &AtomicU64| bytes.load(Ordering::Relaxed) as f64 / piece;
         let sent_to = |key: u32| {
             let connection = connections.get(&key);

@@ -13,9 +13,9 @@ use crate::{proto::bt::wire::PeerId, session::MAX_SEATS, transport::swarm::peer_
 #[derive(Debug, Default)]
 pub(super) struct TrustedPeers {
     /// Each seated peer, and the address from which it has its seat.
-    seats: BTreeMap<PeerId, IpAddr>,
+    pub(super) seats: BTreeMap<PeerId, IpAddr>,
     /// The seated peers whose session is released.
-    admitted: BTreeSet<PeerId>,
+    pub(super) admitted: BTreeSet<PeerId>,
     server: Option<IpAddr>,
     /// Where the clients are that have proven a key, if there is one: nobody else is connected.
     proven: Option<BTreeSet<IpAddr>>,
@@ -59,21 +59,6 @@ impl TrustedPeers {
     pub(super) fn admits(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
         self.proven.as_ref().is_none_or(|at| at.contains(&ip) || self.server == Some(ip))
-    }
-
-    /// True when a peer of this id has a seat.
-    pub(super) fn is_seated(&self, id: &PeerId) -> bool {
-        self.seats.contains_key(id)
-    }
-
-    /// The session of this seat is released.
-    pub(super) fn admit(&mut self, id: PeerId) {
-        self.admitted.insert(id);
-    }
-
-    /// True when the session of this seat is released.
-    pub(super) fn is_admitted(&self, id: &PeerId) -> bool {
-        self.admitted.contains(id)
     }
 
     /// A new session: the seats of the last one are forgotten.

@@ -131,10 +131,10 @@ fn only_peers_with_a_seat_report_their_sources() {
     let tells =
         Announce { received_from: vec![([7; 20], 5)], ..announce(2, 9, AnnounceEvent::Regular) };
     ask(&mut registry, &tells, 0).expect("room");
-    assert!(registry.source_reports().is_empty());
+    assert!(registry.reports.is_empty());
     let home = IpAddr::from([10, 0, 0, 2]);
     ask_from(&mut registry, &tells, home, true, 0).expect("room");
-    assert_eq!(registry.source_reports()[&[2; 20]].shares, tells.received_from);
+    assert_eq!(registry.reports[&[2; 20]].shares, tells.received_from);
 }
 
 #[test]

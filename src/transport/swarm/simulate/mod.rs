@@ -98,7 +98,7 @@ struct Simulation {
 }
 
 /// The least time in which everybody can have the file (Kumar and Ross).
-#[allow(clippy::cast_precision_loss, reason = "sizes are far below 2^53")]
+// Sizes are far below 2^53.
 pub fn bound(config: &SimulationConfig) -> Duration {
     let bytes = config.bytes as f64;
     let downlinks = config.clients.iter().map(|(_, down)| *down);
@@ -117,10 +117,7 @@ pub fn run(config: &SimulationConfig) -> Option<SimulationResult> {
     simulation.reveal();
     while simulation.incomplete > 0 {
         let Reverse((at, _, event)) = simulation.events.pop()?;
-        #[allow(clippy::cast_precision_loss, reason = "microseconds of hours")]
-        {
-            simulation.now = at as f64;
-        }
+        simulation.now = at as f64;
         match event {
             TransferEvent::Sent { peer, link, piece } => simulation.on_sent(peer, link, piece),
             TransferEvent::Received { peer, link, piece } => {
@@ -161,7 +158,7 @@ impl Simulation {
         let mut super_seeder = SuperSeeder::new(pieces, piece, &mut random);
         let topology = SwarmTopology::new(config.clients.len(), config.links, &mut random);
         for (number, peer) in peers.iter_mut().enumerate() {
-            for (link, _) in (0..).zip(topology.links(number)) {
+            for (link, _) in (0..).zip(&topology.links[number]) {
                 peer.queues.push(VecDeque::new());
                 peer.picker.add_peer(link, 250);
                 peer.picker.set_serving(link, true);
@@ -198,7 +195,7 @@ impl Simulation {
         }
         if self.super_seeder.try_reveal_all(now) {
             let all = Bitfield::full(self.layout.pieces());
-            for (client, theirs) in self.topology.links(0).to_vec() {
+            for (client, theirs) in self.topology.links[0].clone() {
                 self.peers[client].picker.add_pieces(theirs, &all);
                 self.request(client, theirs);
             }
@@ -271,7 +268,7 @@ impl Simulation {
         if let Arrival::PieceComplete(_) = picker.receive_block(link, block, now) {
             picker.piece_verified(piece, &[]);
             self.incomplete -= usize::from(picker.is_complete());
-            for (other, theirs) in self.topology.links(peer).to_vec() {
+            for (other, theirs) in self.topology.links[peer].clone() {
                 if other == 0 {
                     self.super_seeder.peer_has(theirs, piece);
                     self.reveal();
@@ -288,18 +285,12 @@ impl Simulation {
     }
 
     fn schedule(&mut self, at: f64, event: TransferEvent) {
-        #[allow(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a time to come"
-        )]
         let at = at.ceil() as u64;
         self.events_made += 1;
         self.events.push(Reverse((at, self.events_made, event)));
     }
 
     fn moment(&self) -> Moment {
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a time past")]
         Moment(self.now as u64)
     }
 }

@@ -7,7 +7,7 @@ use crate::{proto::bt::random::Random, transport::swarm::limits::SEEDER_CONNECTI
 /// The links of each peer; peer 0 is the server.
 pub(super) struct SwarmTopology {
     /// For each peer its neighbours, each with the place of this link in the neighbour's list.
-    links: Vec<Vec<(usize, u32)>>,
+    pub(super) links: Vec<Vec<(usize, u32)>>,
 }
 
 impl SwarmTopology {
@@ -61,11 +61,6 @@ impl SwarmTopology {
         let (in_one, in_two) = (place(&self.links[one]), place(&self.links[two]));
         self.links[one].push((two, in_two));
         self.links[two].push((one, in_one));
-    }
-
-    /// The neighbours of a peer, each with the place of this link in the neighbour's list.
-    pub(super) fn links(&self, peer: usize) -> &[(usize, u32)] {
-        &self.links[peer]
     }
 
     /// The neighbour on a link of `peer`, and the place of this link in the neighbour's list.

@@ -61,18 +61,21 @@ fn receive_from(
         session: SessionId(u64::from(STREAM)),
         seat: SeatId(1),
         clients: 1,
+        run: None,
         via: Via::Multicast,
         file: FileInfo {
             name: FileName::new("f").expect("plain"),
             bytes: layout.bytes,
             sha1: Digest::of(b"f"),
         },
+        tree: None,
     };
+    let storage = file.try_clone().expect("one more").into();
     let context = ReceiveContext {
         stream: &stream,
         offer: &offer,
         config: &config,
-        file: &file,
+        file: &storage,
         range: 0..layout.bytes,
         moved: &AtomicU64::new(0),
         stopped: &AtomicBool::new(false),

@@ -1,0 +1,90 @@
+//! What the system knows of a TCP connection (Linux, feature `sockopt`): the only unsafe call.
+//!
+//! The answers are read as bytes at the places that the system's interface gives them
+//! (`linux/tcp.h`, `linux/sock_diag.h`), so that an older system, which says less, leaves the rest
+//! unknown.
+
+#[cfg(all(target_os = "linux", feature = "sockopt"))]
+use std::os::fd::AsRawFd;
+
+use crate::{net::primitives::TcpStream, transfer::Evidence};
+
+/// What the system says of the connection so far.
+#[cfg(all(target_os = "linux", feature = "sockopt"))]
+pub fn evidence(stream: &TcpStream) -> Evidence {
+    let mut info = [0; 192];
+    let info = option(stream, nix::libc::IPPROTO_TCP, nix::libc::TCP_INFO, &mut info);
+    let long = |at: usize| Some(u64::from_ne_bytes(*info.get(at..)?.first_chunk()?));
+    let word = |at: usize| Some(u64::from(u32::from_ne_bytes(*info.get(at..)?.first_chunk()?)));
+    Evidence {
+        rtt_us: word(68),
+        segments_again: word(100),
+        min_rtt_us: word(148),
+        segments: word(156),
+        delivery_rate: long(160),
+        busy_us: long(168),
+        rwnd_limited_us: long(176),
+        sndbuf_limited_us: long(184),
+        ..Evidence::default()
+    }
+}
+
+/// How many bytes of the connection are in the queue of this machine's own link.
+#[cfg(all(target_os = "linux", feature = "sockopt"))]
+pub fn queued(stream: &TcpStream) -> Option<u64> {
+    /// Numbers of the socket's memory; the third is what was sent and has not left the machine.
+    const SO_MEMINFO: i32 = 55;
+    let mut memory = [0; 12];
+    let memory = option(stream, nix::libc::SOL_SOCKET, SO_MEMINFO, &mut memory);
+    Some(u64::from(u32::from_ne_bytes(*memory.get(8..)?.first_chunk()?)))
+}
+
+/// The first bytes of an option's value, read into `value`; none where it is unknown.
+#[cfg(all(target_os = "linux", feature = "sockopt"))]
+#[allow(unsafe_code, reason = "no safe call reads these options")]
+fn option<'a>(stream: &TcpStream, level: i32, name: i32, value: &'a mut [u8]) -> &'a [u8] {
+    let mut len = u32::try_from(value.len()).unwrap_or(0);
+    let (at, fd) = (value.as_mut_ptr().cast(), stream.as_raw_fd());
+    // SAFETY: the descriptor is open while `stream` is borrowed. The system writes at most `len` bytes
+    // to `value`, which has so many, and says in `len` how many; any byte is a `u8`.
+    let result = unsafe { nix::libc::getsockopt(fd, level, name, at, &raw mut len) };
+    let len = usize::try_from(len).unwrap_or(0);
+    value.get(..len).filter(|_| result == 0).unwrap_or_default()
+}
+
+/// What the system says of the connection so far: nothing here.
+#[cfg(not(all(target_os = "linux", feature = "sockopt")))]
+pub fn evidence(_: &TcpStream) -> Evidence {
+    Evidence::default()
+}
+
+/// How many bytes of the connection are in the queue of this machine's own link: unknown here.
+#[cfg(not(all(target_os = "linux", feature = "sockopt")))]
+pub fn queued(_: &TcpStream) -> Option<u64> {
+    None
+}
+
+#[cfg(all(test, target_os = "linux", feature = "sockopt"))]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    #[test]
+    fn connection_that_sent_has_segments_and_round_trips() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+        let mut ours = TcpStream::connect(listener.local_addr().expect("bound")).expect("listens");
+        let (mut theirs, _) = listener.accept().expect("connected");
+        ours.write_all(&[7; 100_000]).expect("room");
+        theirs.read_exact(&mut [0; 100_000]).expect("sent");
+        let evidence = evidence(&ours);
+        assert!(evidence.segments > Some(0) && evidence.rtt_us > Some(0), "{evidence:?}");
+        assert!(evidence.min_rtt_us > Some(0) && evidence.segments_again.is_some(), "{evidence:?}");
+        assert!(evidence.rwnd_limited_us <= evidence.busy_us, "{evidence:?}");
+        assert!(evidence.sndbuf_limited_us.is_some() && evidence.delivery_rate.is_some());
+        assert!(queued(&ours).is_some_and(|bytes| bytes < 10_000_000));
+    }
+}

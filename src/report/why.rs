@@ -1,0 +1,333 @@
+//! Why each seat of a session took its time, from what both ends observed, and what would make the
+//! session faster.
+//!
+//! A sentence is said only where the evidence is clear; everything else is `None`, shown as nothing.
+//! Figures that contradict each other, or that claim more than there was, are no evidence.
+
+use std::{fmt::Write, time::Duration};
+
+use crate::{
+    session::{SeatId, Via},
+    transfer::{Evidence, Outcome, Record, Transfer},
+    units::micros,
+};
+
+/// Why the seats of a session took their time.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Explanation {
+    /// One for each transfer, in the record's order.
+    pub seats: Vec<Option<Cause>>,
+    /// What would make the session faster.
+    pub advice: Option<String>,
+}
+
+/// Why a seat was slow.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cause {
+    /// The kind.
+    pub kind: CauseKind,
+    /// The part of its time, or of what was sent to it, that this took: 0 to 1.
+    pub share: f64,
+    /// The same as a clause with its number.
+    pub sentence: String,
+}
+
+/// What can limit a seat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CauseKind {
+    /// The session's own rate.
+    Rate,
+    /// The client's CPU.
+    Cpu,
+    /// The client's disk.
+    Disk,
+    /// The client's receive window, or its buffer for datagrams.
+    Window,
+    /// The server's send buffer.
+    SendBuffer,
+    /// Loss on the way.
+    Loss,
+    /// The link to the client.
+    Link,
+    /// The server's own link.
+    Uplink,
+}
+
+/// A transfer shorter than this is not slow: its figures are those of its start.
+const SLOW_MIN: Duration = Duration::from_secs(1);
+
+/// A seat that takes so many times as long as the fastest stands out. Flows that share a link differ
+/// by up to a third (measured on stars of equal links).
+const STANDS_OUT: f64 = 1.5;
+
+/// What took at least so much of a seat's time is its reason: nothing else can have taken more.
+const CLEAR: f64 = 0.5;
+
+/// So much of its time a thread must wait for a CPU before that is its reason: one that mostly waits
+/// for data loses little by it (on a machine with twelve programs for each CPU it waits 0.6).
+const CPU_WAIT_CLEAR: f64 = 0.8;
+
+/// Less loss than this slows no seat down: congestion control causes as much on links without a fault.
+const LOSS_MIN: f64 = 0.01;
+
+/// More loss than this does not come from congestion control.
+const LOSS_SURE: f64 = 0.05;
+
+/// A round trip that is longer than the least one by this has waited in a queue: the link was full.
+const QUEUE_DELAY_US: u64 = 2_000;
+
+/// So many bytes of one connection, two Ethernet segments, in the queue of the server's own link
+/// most of the time say that this link is full. Behind a free link there are mostly none.
+const QUEUED_MIN: u64 = 2 * 1448;
+
+/// What is the same for every seat.
+const SHARED: [CauseKind; 2] = [CauseKind::Rate, CauseKind::Uplink];
+
+impl CauseKind {
+    /// The word in documents.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Rate => "rate",
+            Self::Cpu => "cpu",
+            Self::Disk => "disk",
+            Self::Window => "window",
+            Self::SendBuffer => "send_buffer",
+            Self::Loss => "loss",
+            Self::Link => "link",
+            Self::Uplink => "uplink",
+        }
+    }
+
+    /// What makes a session faster that ends with a seat of this kind.
+    fn advice(self, seat: &Transfer) -> String {
+        let seat = seat.seat;
+        match self {
+            Self::Rate => "raise --rate, or leave it out".to_owned(),
+            Self::Cpu => format!("give the machine of seat {seat} more CPU, or less other work"),
+            Self::Disk => format!("give seat {seat} a folder on a faster disk (--out)"),
+            Self::Window => format!("raise the receive buffer of seat {seat} (net.ipv4.tcp_rmem)"),
+            Self::SendBuffer => "raise the server's send buffer (net.ipv4.tcp_wmem)".to_owned(),
+            Self::Loss => format!("find what loses packets on the way to seat {seat}"),
+            Self::Link => format!("find what makes the link to seat {seat} slow"),
+            Self::Uplink => {
+                "send each byte over the server's link once: --via multicast or --via swarm"
+                    .to_owned()
+            }
+        }
+    }
+}
+
+/// One seat that has the whole file.
+struct SeatTime<'a> {
+    transfer: &'a Transfer,
+    took: Duration,
+    evidence: Evidence,
+}
+
+/// What a seat is compared with.
+struct ComparedSession<'a> {
+    record: &'a Record,
+    fastest: &'a SeatTime<'a>,
+    /// No seat stands out.
+    alike: bool,
+}
+
+/// Why the seats of `record` took their time.
+pub fn explain(record: &Record) -> Explanation {
+    let seats: Vec<Option<SeatTime<'_>>> = record.transfers.iter().map(SeatTime::of).collect();
+    let whole = || seats.iter().flatten();
+    let ends = whole().min_by_key(|seat| seat.took).zip(whole().max_by_key(|seat| seat.took));
+    let Some((fastest, slowest)) = ends else {
+        return Explanation { seats: vec![None; seats.len()], advice: None };
+    };
+    let session = ComparedSession { record, fastest, alike: !slowest.stands_out(fastest) };
+    let causes = seats.iter().map(|seat| seat.as_ref()?.cause(&session)).collect::<Vec<_>>();
+    // The session ends with its slowest seat.
+    let known =
+        seats.iter().zip(&causes).filter_map(|(seat, cause)| seat.as_ref().zip(cause.as_ref()));
+    let last = known.max_by_key(|(seat, _)| seat.took);
+    let advice = last.map(|(seat, cause)| cause.kind.advice(seat.transfer));
+    Explanation { seats: causes, advice }
+}
+
+/// The same as lines below a table: one for each slow seat, `most` at most, and the advice.
+pub fn lines(record: &Record, most: usize) -> String {
+    let explanation = explain(record);
+    let mut lines: Vec<(SeatId, String, &Cause)> = Vec::new();
+    for (transfer, cause) in record.transfers.iter().zip(&explanation.seats) {
+        let Some(cause) = cause else { continue };
+        match lines.last_mut() {
+            Some((_, to, last)) if last.kind == cause.kind && SHARED.contains(&cause.kind) => {
+                *to = format!("-{}", transfer.seat);
+            }
+            _ => lines.push((transfer.seat, String::new(), cause)),
+        }
+    }
+    let mut text = String::new();
+    for (from, to, cause) in lines.iter().take(most) {
+        let head = format!("why slow, seat {from}{to}");
+        let _ = writeln!(text, "{head:<19} {}", cause.sentence);
+    }
+    if lines.len() > most {
+        let _ = writeln!(text, "{:<19} {} more seats have a reason", "", lines.len() - most);
+    }
+    if let Some(advice) = explanation.advice {
+        let _ = writeln!(text, "{:<19} {advice}", "to be faster");
+    }
+    text
+}
+
+impl<'a> SeatTime<'a> {
+    fn of(transfer: &'a Transfer) -> Option<Self> {
+        let times = [transfer.seconds_durable, transfer.seconds_verified];
+        let known = times.into_iter().flatten().max();
+        let took = known.or(transfer.seconds_server).or(transfer.seconds_client)?;
+        let evidence = transfer.evidence.held_to(took);
+        (transfer.outcome == Outcome::Complete).then_some(Self { transfer, took, evidence })
+    }
+
+    fn stands_out(&self, fastest: &Self) -> bool {
+        self.took.as_secs_f64() >= fastest.took.as_secs_f64() * STANDS_OUT
+    }
+
+    fn cause(&self, session: &ComparedSession<'_>) -> Option<Cause> {
+        let is_slow = session.alike || self.stands_out(session.fastest);
+        if self.took < SLOW_MIN || !is_slow {
+            return None;
+        }
+        match session.record.via {
+            Via::Tcp | Via::Http => self.local().or_else(|| self.connection(session)),
+            Via::Udp | Via::Multicast => self.local().or_else(|| self.datagrams(session)),
+            Via::Swarm | Via::Raw => self.local(),
+        }
+    }
+
+    /// The part of its time.
+    fn share(&self, part: Option<u64>) -> f64 {
+        #[allow(clippy::cast_precision_loss, reason = "exact for three hundred years")]
+        let share = part.unwrap_or(0) as f64 / micros(self.took).max(1) as f64;
+        share.min(1.0)
+    }
+
+    /// The first of these parts of its time that is clear.
+    fn clear(&self, parts: &[(CauseKind, Option<u64>, &str, &str)]) -> Option<Cause> {
+        let part = parts.iter().find(|(_, part, ..)| self.share(*part) >= CLEAR)?;
+        let (kind, part, what, of) = *part;
+        Some(Cause::new(kind, self.share(part), what, &format!("of the time{of}")))
+    }
+
+    /// What the ends of its connection did themselves.
+    fn local(&self) -> Option<Cause> {
+        use CauseKind::{Cpu, Disk, Rate};
+        let e = &self.evidence;
+        let starved = e.cpu_wait_us.filter(|_| self.share(e.cpu_wait_us) >= CPU_WAIT_CLEAR);
+        // What of the hashing was neither the CPU's work nor its absence was waiting for the disk.
+        let cpu = e.cpu_us.map(|busy| busy.saturating_add(e.cpu_wait_us.unwrap_or(0)));
+        let back = e.hash_us.zip(cpu).map(|(hash, cpu)| hash.saturating_sub(cpu));
+        self.clear(&[
+            (Rate, e.paced_us, "held to --rate: the server waited", ""),
+            (Cpu, starved, "limited by its own CPU: it waited for it", ""),
+            (Cpu, e.cpu_us, "limited by its own CPU: it was busy", ""),
+            (Disk, e.write_us, "limited by its disk:", " in write"),
+            (Disk, e.sync_us, "limited by its disk:", " in sync"),
+            (Disk, back, "limited by its disk:", " reading its copy back"),
+        ])
+    }
+
+    /// What the system saw of its connection.
+    fn connection(&self, session: &ComparedSession<'_>) -> Option<Cause> {
+        let Evidence { read_us, busy_us, rwnd_limited_us, sndbuf_limited_us, .. } = self.evidence;
+        let limited = rwnd_limited_us.unwrap_or(0).saturating_add(sndbuf_limited_us.unwrap_or(0));
+        // A client that did something else kept the connection waiting; one that says nothing is
+        // taken for one that waited.
+        let waited = read_us.is_none() || self.share(read_us) >= CLEAR;
+        let open = busy_us.filter(|_| waited)?.checked_sub(limited)?;
+        let window = "limited by its receive window: it was full";
+        let buffer = "limited by the server's send buffer: it was full";
+        let ends = self.clear(&[
+            (CauseKind::Window, rwnd_limited_us, window, ""),
+            (CauseKind::SendBuffer, sndbuf_limited_us, buffer, ""),
+        ]);
+        ends.or_else(|| self.way(self.share(Some(open)), session))
+    }
+
+    /// What is on the way, of a connection that always had data on it for `share` of the time.
+    fn way(&self, share: f64, session: &ComparedSession<'_>) -> Option<Cause> {
+        let ComparedSession { record, fastest, alike } = session;
+        if share < CLEAR {
+            return None;
+        }
+        if record.clients > 1 && self.evidence.queued_bytes >= Some(QUEUED_MIN) {
+            let (rate, all) = (record.global().rate_mbit?, record.transfers.len());
+            let what = "waits for the server's uplink like everybody";
+            let sentence = format!("{what}: {rate:.1} Mbit/s for {all} clients");
+            return Some(Cause { kind: CauseKind::Uplink, share, sentence });
+        }
+        if let Some(lost) = self.loss(session) {
+            return Some(Cause::new(CauseKind::Loss, lost, "", "of segments retransmitted"));
+        }
+        let rate = |seat: &SeatTime<'_>| {
+            seat.transfer.rate_client_mbit().or_else(|| seat.transfer.rate_server_mbit())
+        };
+        let (own, best) = rate(self).zip(rate(fastest)).filter(|_| !alike)?;
+        let what = "limited by the link to it";
+        let sentence = format!("{what}: {own:.1} Mbit/s, and the fastest client had {best:.1}");
+        Some(Cause { kind: CauseKind::Link, share, sentence })
+    }
+
+    /// The part of its segments that was sent again, where that made it slow.
+    fn loss(&self, session: &ComparedSession<'_>) -> Option<f64> {
+        let again =
+            |seat: &SeatTime<'_>| part(seat.evidence.segments_again, seat.evidence.segments);
+        let lost = again(self)?;
+        // What the fastest seat bears as well makes nobody slower than it.
+        let others = again(session.fastest).filter(|_| !session.alike).unwrap_or(0.0);
+        let Evidence { rtt_us, min_rtt_us, .. } = self.evidence;
+        let waited = rtt_us.zip(min_rtt_us).map(|(last, least)| last.saturating_sub(least));
+        let is_queue = waited.is_none_or(|waited| waited >= QUEUE_DELAY_US);
+        let is_clear = lost >= LOSS_SURE || lost >= LOSS_MIN && !is_queue;
+        (is_clear && lost >= 2.0 * others).then_some(lost)
+    }
+
+    /// What was counted of its datagrams: who loses most holds a group up.
+    fn datagrams(&self, session: &ComparedSession<'_>) -> Option<Cause> {
+        let counts = self.transfer.counts;
+        let of = |lost| part(lost, counts.offered).filter(|lost| *lost >= LOSS_MIN);
+        let group = session.record.via == Via::Multicast && session.record.clients > 1;
+        let held = if group { "held the group up:" } else { "" };
+        let worst = session.record.transfers.iter().filter_map(|t| t.counts.lost).max();
+        if group && counts.lost < worst {
+            return None;
+        }
+        let (buffer, queue) = ("dropped by its full buffer", "dropped by the server's queue");
+        [
+            (CauseKind::Window, counts.host_rx_drop, buffer),
+            (CauseKind::Loss, counts.network_lost, "lost on the way to it"),
+            (CauseKind::Uplink, counts.local_drop, queue),
+        ]
+        .into_iter()
+        .find_map(|(kind, lost, how)| {
+            Some(Cause::new(kind, of(lost)?, held, &format!("of datagrams {how}")))
+        })
+    }
+}
+
+/// `some` of `all`, 0 to 1; nothing where that cannot be.
+fn part(some: Option<u64>, all: Option<u64>) -> Option<f64> {
+    let (some, all) = some.zip(all).filter(|(some, all)| some <= all && *all > 0)?;
+    #[allow(clippy::cast_precision_loss, reason = "exact to 2^53 segments")]
+    Some(some as f64 / all as f64)
+}
+
+impl Cause {
+    fn new(kind: CauseKind, share: f64, what: &str, of: &str) -> Self {
+        let percent = 100.0 * share;
+        // Whole numbers for times, a decimal for what is mostly small.
+        let decimals = usize::from(percent < 10.0);
+        let sentence = format!("{what} {percent:.decimals$} % {of}");
+        Self { kind, share, sentence: sentence.trim_start().to_owned() }
+    }
+}
+
+#[cfg(test)]
+mod tests;
