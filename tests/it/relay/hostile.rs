@@ -122,8 +122,7 @@ fn viewer_that_never_reads_costs_others_nothing() {
             said += n;
         }
         let watch = watch(&relay);
-        source.send(3_000);
-        source.is_read(&relay, 3_000);
+        source.send_through(&relay, &[&watch], 3_000);
         whole(&watch.quit().expect("nothing recorded"), 3_000);
         until("who asks without end is let go, who is deaf is not", || {
             relay.snapshot().viewers.len() == 1

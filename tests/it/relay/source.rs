@@ -105,12 +105,11 @@ fn source_loss_is_counted_apart_from_later_loss() {
         let relay = relay();
         let mut source = Source::to(&relay);
         let watch = watch(&relay);
-        source.send(100);
+        source.send_through(&relay, &[&watch], 100);
         source.skip(3);
-        source.send(100);
+        source.send_through(&relay, &[&watch], 100);
         source.skip(1);
-        source.send(100);
-        source.is_read(&relay, 300);
+        source.send_through(&relay, &[&watch], 100);
         let view = watch.quit().expect("nothing recorded");
         assert_eq!(view.received.ts.errors, 2);
         let sent = view.sent.expect("told");
@@ -166,22 +165,16 @@ fn restarted_source_brings_no_burst_and_no_relay_error() {
         let relay = relay();
         let mut source = Source::to(&relay);
         let watch = watch(&relay);
-        source.send(100);
-        source.is_read(&relay, 100);
+        source.send_through(&relay, &[&watch], 100);
         // The source stalls and goes on.
         thread::sleep(Duration::from_millis(800));
-        source.send(100);
-        source.is_read(&relay, 200);
-        let came = |count| until("they came", || watch.snapshot().received.datagrams == count);
-        came(200);
+        source.send_through(&relay, &[&watch], 100);
         assert_eq!(relay.snapshot().input.ts.errors, 0);
         // The source ends, and another process starts the stream again.
         drop(source);
         thread::sleep(Duration::from_millis(800));
         let mut source = Source::to(&relay);
-        source.send(100);
-        source.is_read(&relay, 300);
-        came(300);
+        source.send_through(&relay, &[&watch], 100);
         let view = watch.quit().expect("nothing recorded");
         let sent = view.sent.expect("one of ours tells");
         assert_eq!((view.received.datagrams, sent.sent), (300, 300));
