@@ -156,7 +156,7 @@ pub fn is_closed(stream: &TcpStream) -> io::Result<bool> {
     let peeked = stream.peek(&mut [0]);
     stream.set_nonblocking(false)?;
     match peeked {
-        Err(error) if !Error::is_timeout(&error) => Err(error),
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
         peeked => Ok(peeked.is_ok_and(|len| len == 0)),
     }
 }

@@ -141,10 +141,7 @@ fn watch(viewer: &Viewer, http: &HttpConnection, chunks: &Chunks) -> (ViewerEnd,
     let queue = viewer.queue.as_ref().expect("a viewer over HTTP has one");
     let send = |bytes: &[u8]| {
         let sent = copy::send_all(&http.stream, bytes, clock::now().after(STALL_LIMIT));
-        sent.map_err(|stop| match stop {
-            copy::Stop::Peer(error) => (ViewerEnd::Closed, Some(error.to_string())),
-            _ => (ViewerEnd::Silent, Some("it does not read the stream".to_owned())),
-        })
+        sent.map_err(|stop| lost(&stop.into()))
     };
     if let Err(over) = send(&stream_head()) {
         return over;
@@ -156,7 +153,8 @@ fn watch(viewer: &Viewer, http: &HttpConnection, chunks: &Chunks) -> (ViewerEnd,
             // The relay wakes it so too.
             Err(RecvTimeoutError::Timeout) => match socket::is_closed(&http.stream) {
                 Ok(false) => continue,
-                closed => return (ViewerEnd::Closed, closed.err().map(|error| error.to_string())),
+                Ok(true) => return (ViewerEnd::Closed, None),
+                Err(error) => return lost(&error),
             },
             Err(RecvTimeoutError::Disconnected) => unreachable!("the viewer holds the other end"),
         };
@@ -179,4 +177,13 @@ fn watch(viewer: &Viewer, http: &HttpConnection, chunks: &Chunks) -> (ViewerEnd,
         bump(&hot.sent, chunk.came.len() as u64);
         bump(&hot.bytes, (chunk.packets.len() - start) as u64);
     }
+}
+
+/// How a viewer ended whose connection failed. It is too late too where the system waited in vain
+/// for it to take what it has been sent.
+fn lost(error: &io::Error) -> (ViewerEnd, Option<String>) {
+    if Error::is_timeout(error) {
+        return (ViewerEnd::Silent, Some("it does not read the stream".to_owned()));
+    }
+    (ViewerEnd::Closed, Some(error.to_string()))
 }
