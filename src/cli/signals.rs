@@ -10,7 +10,6 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::Duration,
 };
 
 use crossbeam_channel::Receiver;
@@ -33,7 +32,7 @@ pub(crate) enum SignalRequest {
 /// What comes so soon after the first is no second one: `timeout` signals its child, and then its
 /// whole process group.
 #[cfg(unix)]
-const SAME_STOP: Duration = Duration::from_millis(100);
+const SAME_STOP: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// Folders that a process that ends at once removes.
 static TEMPORARY: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
