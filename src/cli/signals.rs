@@ -16,7 +16,7 @@ use crossbeam_channel::Receiver;
 
 use crate::{
     error::{Error, Result},
-    net::lock,
+    net::{clock, lock},
     text::ShownPath,
 };
 
@@ -28,6 +28,11 @@ pub(crate) enum SignalRequest {
     /// Open the gate for those who are ready.
     Release,
 }
+
+/// What comes so soon after the first is no second one: `timeout` signals its child, and then its
+/// whole process group.
+#[cfg(unix)]
+const SAME_STOP: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// Folders that a process that ends at once removes.
 static TEMPORARY: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
@@ -49,16 +54,21 @@ pub(crate) fn listen() -> Result<Receiver<SignalRequest>> {
     thread::Builder::new()
         .name("signals".to_owned())
         .spawn(move || {
-            let mut stopping = false;
+            let mut stopping = None;
             for signal in signals.forever() {
-                if signal != SIGUSR1 && stopping {
-                    remove_temporary();
-                    remove_stars();
-                    std::process::exit(130);
+                let mut request = SignalRequest::Release;
+                if signal != SIGUSR1 {
+                    let now = clock::now();
+                    match stopping {
+                        Some(first) if now.since(first) < SAME_STOP => continue,
+                        Some(_) => {
+                            remove_temporary();
+                            remove_stars();
+                            std::process::exit(130);
+                        }
+                        None => (stopping, request) = (Some(now), SignalRequest::Stop),
+                    }
                 }
-                stopping |= signal != SIGUSR1;
-                let request =
-                    if signal == SIGUSR1 { SignalRequest::Release } else { SignalRequest::Stop };
                 // Without a receiver, a second Ctrl-C must still end the process.
                 let _ = sender.send(request);
             }
@@ -113,11 +123,7 @@ impl TemporaryFolder {
     /// # Errors
     /// The system refuses.
     pub(crate) fn new(what: &str) -> Result<Self> {
-        let name = format!(
-            "gatecast-{what}-{}-{:08x}",
-            std::process::id(),
-            crate::net::clock::random() >> 32
-        );
+        let name = format!("gatecast-{what}-{}-{:08x}", std::process::id(), clock::random() >> 32);
         let path = std::env::temp_dir().join(name);
         #[cfg_attr(not(unix), expect(unused_mut, reason = "only Unix has modes"))]
         let mut folder = std::fs::DirBuilder::new();

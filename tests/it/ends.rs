@@ -87,6 +87,24 @@ fn interrupted_client_is_named_by_both_ends() {
     });
 }
 
+/// `timeout` signals its child and then its whole process group: two signals, and one wish.
+#[test]
+fn two_signals_at_once_end_a_client_cleanly() {
+    within(LIMIT, || {
+        let (folder, _) = folder_with_file(BYTES);
+        let (mut server, mut clients) = slow_session(folder.path(), "tcp", &["a"]);
+        let both = format!("kill -INT {0} && kill -TERM {0}", clients[0].pid());
+        let sent = Command::new("sh").args(["-c", &both]).status().expect("sh");
+        assert!(sent.success());
+        assert_eq!(clients[0].code(), 130, "{}", clients[0].stderr());
+        assert_eq!(
+            last(&clients[0].stdout()),
+            "FAILED: 0 of 1 copies proven (exit 130): the client was interrupted"
+        );
+        assert_eq!(server.code(), 4, "{}", server.stderr());
+    });
+}
+
 #[test]
 fn killed_client_is_a_lost_connection() {
     within(LIMIT, || {

@@ -7,6 +7,7 @@ use std::{
     fs,
     path::Path,
     process::{Child, Command, Output, Stdio},
+    thread,
     time::Duration,
 };
 
@@ -333,6 +334,8 @@ fn ctrl_c_ends_study_and_keeps_only_its_results() {
             });
             signal(process, "INT");
             if twice {
+                // What comes within 100 ms is the same Ctrl-C.
+                thread::sleep(Duration::from_millis(150));
                 signal(process, "INT");
             }
             assert_eq!(study.wait().expect("ends").code(), Some(130));

@@ -118,6 +118,7 @@ fn viewer_over_http_that_never_reads_costs_others_nothing() {
             .send(&[super::source::tables(), key_frame(1).to_vec()].concat())
             .expect("sent");
         assert_eq!(read(&mut reads, 3)[2], key_frame(1));
+        until("the other has it too", || watch.snapshot().received.datagrams == 1);
         // More than its connection and its queue hold.
         let dropped = || relay.snapshot().viewers[0].sent.dropped;
         let mut sent = 0;
