@@ -11,6 +11,7 @@ use crossbeam_channel::select;
 use crate::{
     cli::{options, output, signals},
     error::Result,
+    net::address,
     proto::relay::{log::ViewerRecord, status::RelaySnapshot},
     relay::{MAX_VIEWERS, Relay, VIEWERS_PER_ADDRESS},
     report::{relay as report, relay::events, verdict::Verdict},
@@ -91,6 +92,10 @@ pub(crate) fn run(args: &RelayArgs) -> Result<Verdict> {
         relay.input(),
         relay.local_addr()
     ));
+    let at = relay.local_addr();
+    let host = address::outward().filter(|_| at.ip().is_unspecified()).unwrap_or_else(|| at.ip());
+    let url = SocketAddr::new(host, at.port());
+    output::eprintln(format_args!("players open http://{url}/live.ts"));
     let gone = relay.records();
     let tick = crossbeam_channel::tick(EVERY);
     let mut over = Vec::new();

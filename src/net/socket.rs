@@ -110,11 +110,28 @@ pub fn read_until(
     buffer: &mut [u8],
     deadline: Moment,
 ) -> io::Result<usize> {
+    by(stream, deadline, || stream.read(buffer))
+}
+
+/// The same, and what was read is there for the next read too.
+///
+/// # Errors
+/// As [`read_until`].
+pub fn peek_until(stream: &TcpStream, buffer: &mut [u8], deadline: Moment) -> io::Result<usize> {
+    by(stream, deadline, || stream.peek(buffer))
+}
+
+/// Calls `read` with what is left until `deadline`, again where it was interrupted.
+fn by(
+    stream: &TcpStream,
+    deadline: Moment,
+    mut read: impl FnMut() -> io::Result<usize>,
+) -> io::Result<usize> {
     loop {
         if !bound_read(stream, deadline)? {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        match stream.read(buffer) {
+        match read() {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             read => return read,
         }
@@ -139,7 +156,7 @@ pub fn is_closed(stream: &TcpStream) -> io::Result<bool> {
     let peeked = stream.peek(&mut [0]);
     stream.set_nonblocking(false)?;
     match peeked {
-        Err(error) if !Error::is_timeout(&error) => Err(error),
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
         peeked => Ok(peeked.is_ok_and(|len| len == 0)),
     }
 }

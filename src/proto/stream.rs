@@ -162,6 +162,11 @@ impl StreamMonitor {
         self.tables.clear();
     }
 
+    /// The PIDs that carry pictures, as far as the tables have come.
+    pub fn video(&self) -> &[u16] {
+        self.tables.video()
+    }
+
     /// What to send to a viewer that joins, before `next`: the tables, in the form of `next`.
     pub fn tables_before(&self, next: &[u8]) -> Vec<Vec<u8>> {
         let packets: Vec<&[u8; PACKET]> = self.tables.packets().collect();

@@ -2,7 +2,7 @@
 //! viewer however the connection ends.
 
 use std::{
-    net::Shutdown,
+    net::{Shutdown, TcpStream},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -17,8 +17,9 @@ use crate::{
             log::ViewerEnd, silence,
         },
     },
-    relay::{hub::Hub, viewer::Viewer},
+    relay::{http, hub::Hub, viewer::Viewer},
     server::listener::{Connection, ConnectionSlot},
+    units::Moment,
 };
 
 /// How long a client may take to accept an answer, which its buffer holds thousands of.
@@ -38,6 +39,9 @@ type SessionOver = (ViewerEnd, Option<String>);
 /// Serves one control connection to its end.
 pub(super) fn serve(hub: &Hub, connection: Connection, slot: &ConnectionSlot) {
     socket::consent(&connection.stream);
+    if asks_by_http(&connection.stream, clock::now().after(silence(None, hub.limits.silence))) {
+        return http::serve(hub, &connection, slot);
+    }
     let peer = connection.peer;
     let mut session =
         ControlSession { hub, connection, slot, commands: CommandReader::default(), viewer: None };
@@ -48,6 +52,12 @@ pub(super) fn serve(hub: &Hub, connection: Connection, slot: &ConnectionSlot) {
     }
     // The source thread may hold the viewer, and with it this connection, until its next batch.
     let _ = session.connection.stream.shutdown(Shutdown::Both);
+}
+
+/// Whether the first byte begins a request of HTTP, as that of no command does.
+fn asks_by_http(stream: &TcpStream, deadline: Moment) -> bool {
+    let mut first = [0];
+    matches!(socket::peek_until(stream, &mut first, deadline), Ok(1)) && b"GHOP".contains(&first[0])
 }
 
 impl ControlSession<'_> {
@@ -145,7 +155,7 @@ impl ControlSession<'_> {
         // Nothing that the client says names a host: it is the connection's own other end.
         let mut to = address::canonical(self.connection.peer);
         to.set_port(port);
-        match self.hub.add_viewer(to, &self.connection.stream) {
+        match self.hub.add_viewer(to, &self.connection.stream, None) {
             Ok(viewer) => {
                 self.slot.settle(true);
                 log::info!("viewer {}: connected at {to}", viewer.number);

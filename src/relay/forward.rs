@@ -18,12 +18,14 @@ use crate::{
         lock,
     },
     proto::{
+        mpegts::PACKET,
         relay::{ViewerState, log::ViewerEnd},
         stream::{StreamCounts, StreamMonitor},
     },
     relay::{
         arrival_rate::{ArrivalRate, ENOUGH},
         atomic_histogram::bump,
+        chunk::{ChunkQueue, StreamChunk},
         hub::Hub,
         send::{self, SendCounts},
         viewer::Viewer,
@@ -39,6 +41,8 @@ pub(super) struct Forwarder {
     monitor: StreamMonitor,
     batch: DatagramBatch,
     viewers: Vec<Arc<Viewer>>,
+    /// One of them watches over HTTP.
+    has_queues: bool,
     generation: Option<u64>,
     /// Which viewer is sent to first, so that none always waits for all others.
     turn: usize,
@@ -78,6 +82,7 @@ impl Forwarder {
             monitor: StreamMonitor::default(),
             batch: DatagramBatch::new(BATCH),
             viewers: Vec::new(),
+            has_queues: false,
             generation: None,
             turn: 0,
             sender: StreamSender::default(),
@@ -179,14 +184,13 @@ impl Forwarder {
         if self.generation != Some(generation)
             && let Some(viewers) = self.hub.try_viewers()
         {
+            self.has_queues = viewers.iter().any(|viewer| viewer.queue.is_some());
             self.viewers = viewers;
             self.generation = Some(generation);
         }
         let tables = self.tables_for_new_viewers();
         let before = self.monitor.counts();
-        for datagram in self.batch.iter() {
-            self.monitor.handle(datagram.at, datagram.bytes);
-        }
+        let chunk = self.count_batch();
         let counts = self.monitor.counts();
         let loss = SourceLoss::between(&before, &counts);
         let batch = SendBatch::of(&self.batch);
@@ -195,7 +199,12 @@ impl Forwarder {
         let (late, early) = self.viewers.split_at(self.turn.min(self.viewers.len()));
         self.hub.round(|| {
             for viewer in early.iter().chain(late) {
-                self.send_to_viewer(viewer, &batch, &tables, &loss);
+                match (&viewer.queue, &chunk) {
+                    (None, _) => self.send_to_viewer(viewer, &batch, &tables, &loss),
+                    (Some(queue), Some(chunk)) => self.queue_for(viewer, queue, chunk, &loss),
+                    // It came after this batch's list of viewers was made.
+                    (Some(_), None) => {}
+                }
             }
         });
         bump(&self.hub.input.batches, 1);
@@ -203,6 +212,45 @@ impl Forwarder {
         if let Ok(mut shown) = self.hub.input.counts.try_lock() {
             *shown = counts;
         }
+    }
+
+    /// Counts the batch. Returns its packets where somebody watches over HTTP.
+    fn count_batch(&mut self) -> Option<Arc<StreamChunk>> {
+        if !self.has_queues {
+            for datagram in self.batch.iter() {
+                self.monitor.handle(datagram.at, datagram.bytes);
+            }
+            return None;
+        }
+        let mut chunk = StreamChunk::default();
+        for datagram in self.batch.iter() {
+            chunk.came.push(datagram.at);
+            let see = |packet: &[u8; PACKET]| chunk.packets.extend_from_slice(packet);
+            self.monitor.handle_packets(datagram.at, datagram.bytes, see);
+        }
+        // The tables may have come in this very batch.
+        chunk.tables = self.monitor.tables_before(&[]).concat();
+        chunk.find_key_frame(self.monitor.video());
+        Some(Arc::new(chunk))
+    }
+
+    /// Leaves the batch for the thread of a viewer over HTTP, where there is room for it.
+    fn queue_for(
+        &self,
+        viewer: &Viewer,
+        queue: &ChunkQueue,
+        chunk: &Arc<StreamChunk>,
+        loss: &SourceLoss,
+    ) {
+        let hot = &viewer.hot;
+        if viewer.state() != ViewerState::Running {
+            return;
+        }
+        if !queue.offer(chunk) {
+            bump(&hot.dropped, chunk.came.len() as u64);
+        }
+        bump(&hot.cc, loss.cc);
+        bump(&hot.rtp_lost, loss.rtp_lost);
     }
 
     /// Drops from the batch what a second sender sends while the first one does.
@@ -238,7 +286,10 @@ impl Forwarder {
         let mut counts = SendCounts::default();
         if hot.needs_tables.swap(false, Ordering::Relaxed) {
             for datagram in tables {
-                counts.attempt(1, datagram.len(), || hot.socket.send(datagram).map(drop));
+                let socket = hot.socket.iter();
+                socket.for_each(|to| {
+                    drop(counts.attempt(1, datagram.len(), || to.send(datagram).map(drop)))
+                });
             }
         }
         for run in batch.runs() {

@@ -28,7 +28,11 @@ use crate::{
         },
         stream::StreamCounts,
     },
-    relay::{viewer::Viewer, viewer_log::ViewerLogHandle},
+    relay::{
+        chunk::ChunkQueue,
+        viewer::{Viewer, ViewerOutput},
+        viewer_log::ViewerLogHandle,
+    },
     session::SessionId,
     units::Moment,
 };
@@ -106,7 +110,8 @@ impl Hub {
         }
     }
 
-    /// Adds a viewer at `to`, controlled by `control`. It is running when this returns.
+    /// Adds a viewer at `to`, controlled by `control`, or one over HTTP that `queue` is for. It is
+    /// running when this returns.
     ///
     /// # Errors
     /// There is no room, another viewer has that address, or the system refuses a socket.
@@ -114,10 +119,13 @@ impl Hub {
         &self,
         to: SocketAddr,
         control: &Arc<TcpStream>,
+        queue: Option<ChunkQueue>,
     ) -> Result<Arc<Viewer>> {
         let local = control.local_addr().map_err(Error::io("ask for our address", to))?;
         // From the address that the client connected to: the only one that its firewall knows.
-        let socket = send_batch::connected_socket(address::canonical(local), to)?;
+        let socket = || send_batch::connected_socket(address::canonical(local), to);
+        let output = queue
+            .map_or_else(|| socket().map(ViewerOutput::Datagrams), |q| Ok(ViewerOutput::Http(q)))?;
         let mut roster = lock(&self.roster);
         if self.is_stopping() {
             return Err(Error::refused("the relay", "it is stopping"));
@@ -126,7 +134,7 @@ impl Hub {
         check_capacity(taken, to, self.limits)
             .map_err(|reason| Error::refused("the relay", reason))?;
         roster.last += 1;
-        let viewer = Arc::new(Viewer::new(roster.last, to, socket, control));
+        let viewer = Arc::new(Viewer::new(roster.last, to, output, control));
         roster.viewers.push(Arc::clone(&viewer));
         self.apply_state(&viewer, ViewerState::Running);
         self.generation.fetch_add(1, Ordering::SeqCst);

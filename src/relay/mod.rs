@@ -5,7 +5,8 @@
 //! - `forward`: the one thread that receives the stream and sends it to every viewer
 //! - `arrival_rate`: how long a batch waits for more; `send`: what came of a send;
 //!   `atomic_histogram`: delays
-//! - `control`: a viewer's control connection, a thread each
+//! - `control`: a viewer's control connection, a thread each; `http`: a viewer over HTTP, the same;
+//!   `chunk`: what waits for it
 //! - `viewer_log`: the relay log
 //! - `snapshot`: what everything is doing at a moment
 //! - [`watch`]: the watching side
@@ -48,8 +49,10 @@ use crate::{
 mod arrival_rate;
 mod atomic_histogram;
 mod builder;
+mod chunk;
 mod control;
 mod forward;
+mod http;
 mod hub;
 mod send;
 mod snapshot;

@@ -56,7 +56,7 @@ pub(super) fn send(
     run: &SegmentRun,
     counts: &mut SendCounts,
 ) {
-    let (many, socket) = (run.datagrams.len(), &viewer.hot.socket);
+    let (many, Some(socket)) = (run.datagrams.len(), &viewer.hot.socket) else { return };
     if many == 1 || viewer.hot.segmented.load(Ordering::Relaxed) {
         match counts.attempt(many as u64, run.bytes, || batch.send(socket, run)) {
             Some(error) if many > 1 && !is_full(&error) && !is_refusal(&error) => {

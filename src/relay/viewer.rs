@@ -1,7 +1,7 @@
 //! One viewer as the relay's threads share it: its state, and what it was sent.
 //!
 //! Its control thread and the hub change its state. Its counters have one writer, the source
-//! thread.
+//! thread; over HTTP what was sent, and when, has the thread of its connection.
 
 use std::{
     net::{SocketAddr, TcpStream, UdpSocket},
@@ -23,7 +23,7 @@ use crate::{
         },
         stream::StreamCounts,
     },
-    relay::atomic_histogram::AtomicHistogram,
+    relay::{atomic_histogram::AtomicHistogram, chunk::ChunkQueue},
     units::Moment,
 };
 
@@ -34,6 +34,8 @@ pub(super) struct Viewer {
     pub(super) number: u64,
     pub(super) to: SocketAddr,
     pub(super) control: Arc<TcpStream>,
+    /// Where what is sent to it waits, over HTTP.
+    pub(super) queue: Option<ChunkQueue>,
     pub(super) at: OffsetDateTime,
     pub(super) joined: Moment,
     pub(super) native: AtomicBool,
@@ -47,13 +49,23 @@ pub(super) struct Viewer {
     expelled: Mutex<Option<(ViewerEnd, String)>>,
 }
 
+/// How the stream goes to a viewer.
+#[derive(Debug)]
+pub(super) enum ViewerOutput {
+    /// In datagrams, by a socket that is connected to it.
+    Datagrams(UdpSocket),
+    /// Over HTTP, by the thread of its connection.
+    Http(ChunkQueue),
+}
+
 /// What the source thread touches of a viewer for every batch: one line of the processor's cache.
 /// Among a hundred viewers these lines, not the code, are what a small batch costs beside the
 /// system's own work.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(super) struct HotCounters {
-    pub(super) socket: UdpSocket,
+    /// Nothing over HTTP.
+    pub(super) socket: Option<UdpSocket>,
     state: AtomicU8,
     /// It has not been sent the tables.
     pub(super) needs_tables: AtomicBool,
@@ -72,15 +84,19 @@ impl Viewer {
     pub(super) fn new(
         number: u64,
         to: SocketAddr,
-        socket: UdpSocket,
+        output: ViewerOutput,
         control: &Arc<TcpStream>,
     ) -> Self {
-        let segmented = AtomicBool::new(kernel::can_segment(&socket));
+        let (socket, queue) = match output {
+            ViewerOutput::Datagrams(socket) => (Some(socket), None),
+            ViewerOutput::Http(queue) => (None, Some(queue)),
+        };
+        let segmented = AtomicBool::new(socket.as_ref().is_some_and(kernel::can_segment));
         Self {
             hot: HotCounters {
-                socket,
                 state: AtomicU8::new(ViewerState::Unconnected as u8),
-                needs_tables: AtomicBool::new(true),
+                needs_tables: AtomicBool::new(socket.is_some()),
+                socket,
                 segmented,
                 sent: AtomicU64::new(0),
                 bytes: AtomicU64::new(0),
@@ -93,6 +109,7 @@ impl Viewer {
             number,
             to,
             control: Arc::clone(control),
+            queue,
             at: clock::wall(),
             joined: clock::now(),
             native: AtomicBool::new(false),

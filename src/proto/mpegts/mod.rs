@@ -16,7 +16,7 @@
 //! 3       2     adaptation field control: bit 1 a field, bit 0 a payload
 //! 3       4     continuity counter
 //! 4       8     adaptation field length, where there is a field
-//! 5       8     its flags: bit 7 discontinuity, bit 4 a PCR follows
+//! 5       8     its flags: bit 7 discontinuity, bit 6 random access, bit 4 a PCR follows
 //! ```
 
 pub mod continuity;
@@ -91,6 +91,11 @@ impl<'a> TsPacket<'a> {
     /// The source says that its counter jumps here on purpose.
     pub fn discontinuity(self) -> bool {
         self.flags().is_some_and(|flags| flags & 0x80 != 0)
+    }
+
+    /// A decoder can begin with this packet (2.4.3.5), as the source says.
+    pub fn random_access(self) -> bool {
+        self.flags().is_some_and(|flags| flags & 0x40 != 0)
     }
 
     /// The program clock reference, ticks of [`PCR_HZ`], where there is one.

@@ -11,6 +11,7 @@ use super::{PACKET, TsPacket};
 pub struct ProgramTables {
     association: TableAssembler,
     maps: Vec<(u16, TableAssembler)>,
+    video: Vec<u16>,
 }
 
 /// One table: the packets of its last whole section, and of the section that is coming in.
@@ -30,6 +31,14 @@ const SECTION_MAX: usize = 3 + 1021;
 /// Most packets of one section: its bytes at 184 a packet take six, a pointer and small adaptation
 /// fields a few more.
 const SECTION_PACKETS_MAX: usize = 16;
+
+/// Most PIDs with pictures that are known: more than a multiplex has programs.
+const VIDEO_MAX: usize = 2 * PROGRAMS_MAX;
+
+/// The stream types of pictures (2.4.4.10, table 2-34, and those in use beside it): MPEG-1, 2 and 4,
+/// H.264 and its layers, JPEG 2000, HEVC, VVC, AVS, Dirac, VC-1.
+const VIDEO_TYPES: [u8; 12] =
+    [0x01, 0x02, 0x10, 0x1B, 0x1F, 0x20, 0x21, 0x24, 0x33, 0x42, 0xD1, 0xEA];
 
 const TABLE_ASSOCIATION: u8 = 0;
 const TABLE_MAP: u8 = 2;
@@ -51,9 +60,19 @@ impl ProgramTables {
                     }
                 }
             }
-        } else if let Some((_, map)) = self.maps.iter_mut().find(|(known, _)| *known == pid) {
-            map.handle(packet, TABLE_MAP);
+        } else if let Some((_, map)) = self.maps.iter_mut().find(|(known, _)| *known == pid)
+            && let Some(section) = map.handle(packet, TABLE_MAP)
+        {
+            let pids = video_pids(section);
+            self.video.retain(|pid| !pids.contains(pid));
+            self.video.extend(pids);
+            self.video.truncate(VIDEO_MAX);
         }
+    }
+
+    /// The PIDs that carry pictures, of all programs.
+    pub fn video(&self) -> &[u16] {
+        &self.video
     }
 
     /// The packets to send to a player that joins, the association first; none until one was seen
@@ -114,6 +133,22 @@ fn map_pids(section: &[u8]) -> Vec<u16> {
         ((number_high, number_low) != (0, 0) && pid != 0).then_some(pid)
     };
     programs.iter().filter_map(pid).take(PROGRAMS_MAX).collect()
+}
+
+/// The PIDs of the pictures that a program map names.
+fn video_pids(section: &[u8]) -> Vec<u16> {
+    let length = |high: u8, low: u8| usize::from(u16::from_be_bytes([high, low]) & 0x0FFF);
+    let mut pids = Vec::new();
+    let mut rest = section.get(..section.len().saturating_sub(4)).unwrap_or_default();
+    let program_info = rest.get(10..12).map_or(0, |info| length(info[0], info[1]));
+    rest = rest.get(12 + program_info..).unwrap_or_default();
+    while let Some(&[kind, high, low, info_high, info_low]) = rest.first_chunk() {
+        if VIDEO_TYPES.contains(&kind) {
+            pids.push(u16::from_be_bytes([high, low]) & 0x1FFF);
+        }
+        rest = rest.get(5 + length(info_high, info_low)..).unwrap_or_default();
+    }
+    pids
 }
 
 /// The CRC of sections (2.4.4, annex A): polynomial 0x04C11DB7, from ones, nothing reflected.
@@ -211,6 +246,20 @@ mod tests {
         }
         let flood: Vec<_> = (0..200).map(|n| sample::packet(PID_NULL, n, n)).collect();
         assert_eq!(fed(&flood).packets().count(), 0);
+    }
+
+    #[test]
+    fn pids_of_pictures_are_those_of_the_maps() {
+        assert_eq!(fed(&[sample::pat(0, 0x1000), sample::pmt(0, 0x1000)]).video(), [0x100]);
+        // Sound on 0x101 with a descriptor of two bytes, H.264 on 0x102, then what is cut.
+        let mut section = vec![2, 0xB0, 0, 0, 1, 0xC1, 0, 0, 0xE1, 0, 0xF0, 1, 9];
+        section.extend([0x0F, 0xE1, 1, 0xF0, 2, 1, 2, 0x1B, 0xE1, 2, 0xF0, 0, 0x1B, 0xE1]);
+        section.extend([0; 4]);
+        assert_eq!(video_pids(&section), [0x102]);
+        for cut in 0..section.len() {
+            assert!(video_pids(&section[..cut]).len() <= 1);
+        }
+        assert_eq!(video_pids(&[0xFF; 1024]).len(), 0);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The relay over real sockets: what every viewer gets, also beside hostile ones.
 
 mod hostile;
+mod http;
 mod source;
 
 use std::{

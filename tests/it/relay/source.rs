@@ -77,7 +77,7 @@ fn viewer_gets_tables_first_when_it_joins_late() {
 }
 
 /// A program association and a program map, a packet each.
-fn tables() -> Vec<u8> {
+pub(super) fn tables() -> Vec<u8> {
     let section = |pid: u16, body: &[u8]| {
         let crc = body.iter().fold(u32::MAX, |crc, &byte| {
             (0..8).fold(crc ^ u32::from(byte) << 24, |crc, _| {

@@ -1,0 +1,189 @@
+//! A viewer over HTTP: the stream as the body of one response, which any player opens by its URL.
+//!
+//! The thread of the connection sends what the source thread left in its queue. A viewer that is
+//! too slow loses whole batches, counted as dropped; one that reads nothing is let go. Neither is
+//! waited for by anybody else.
+
+use std::{io, sync::Arc, time::Duration};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+
+use crate::{
+    error::Error,
+    net::{
+        address, clock, copy,
+        http::{
+            host,
+            server::{HttpConnection, REQUEST_LIMIT},
+        },
+        socket,
+    },
+    proto::{
+        http::{
+            head::HeadBuilder,
+            request::{HttpMethod, HttpRequest},
+            response::HttpResponse,
+        },
+        relay::log::ViewerEnd,
+    },
+    relay::{
+        atomic_histogram::bump,
+        chunk::{ChunkQueue, StreamChunk},
+        hub::Hub,
+        viewer::Viewer,
+    },
+    server::listener::{Connection, ConnectionSlot},
+};
+
+/// The stream.
+const STREAM: &str = "/live.ts";
+
+/// A list with the stream in it, which a desktop opens with its player.
+const PLAYLIST: &str = "/live.m3u";
+
+/// How long a viewer waits for the first picture that needs no earlier one: of a source that marks
+/// none it gets what comes.
+const KEY_FRAME_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a viewer may take none of what is sent to it.
+const STALL_LIMIT: Duration = Duration::from_secs(10);
+
+/// How often a viewer to whom nothing is sent is looked after.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Serves one request, which may be for the stream.
+pub(super) fn serve(hub: &Hub, connection: &Connection, slot: &ConnectionSlot) {
+    let mut http = HttpConnection::new(Arc::clone(&connection.stream), connection.peer, b"");
+    let sent = match http.read_request(clock::now().after(REQUEST_LIMIT)) {
+        Ok(Some((request, _))) => answer(hub, &http, &request, slot),
+        Ok(None) => Ok(()),
+        Err(error) => respond(&http, &HttpResponse::text(error.status, error.to_string()), false),
+    };
+    if let Err(error) = sent {
+        log::debug!("{}: {error}", connection.peer);
+    }
+    http.close();
+}
+
+fn head(status: u16) -> HeadBuilder {
+    HeadBuilder::response(status).field("Connection", "close")
+}
+
+fn respond(http: &HttpConnection, response: &HttpResponse, without_body: bool) -> io::Result<()> {
+    http.respond(response, head(response.status), without_body)
+}
+
+fn answer(
+    hub: &Hub,
+    http: &HttpConnection,
+    request: &HttpRequest,
+    slot: &ConnectionSlot,
+) -> io::Result<()> {
+    let without_body = request.method == HttpMethod::Head;
+    let refusal = refusal(request);
+    let response = match (refusal, request.path.as_str()) {
+        (Some(refusal), _) => refusal,
+        (None, STREAM) if !without_body => match add_viewer(hub, http) {
+            Ok((viewer, chunks)) => {
+                slot.settle(true);
+                log::info!("viewer {}: connected over HTTP at {}", viewer.number, viewer.to);
+                let over = watch(&viewer, http, &chunks);
+                // A relay that stops closes the connection too.
+                let stopped = hub.is_stopping().then_some((ViewerEnd::Stopped, None));
+                let (end, reason) = stopped.unwrap_or(over);
+                hub.remove_viewer(&viewer, end, reason);
+                return Ok(());
+            }
+            Err(error) => HttpResponse::text(503, error.to_string()).field("Retry-After", "10"),
+        },
+        (None, STREAM) => return http.send(&stream_head(), STALL_LIMIT),
+        (None, PLAYLIST) => {
+            let at = address::canonical(http.stream.local_addr()?);
+            let list = format!("#EXTM3U\n#EXTINF:-1,gatecast relay\nhttp://{at}{STREAM}\n");
+            HttpResponse::new(200, "audio/x-mpegurl", list)
+        }
+        _ => HttpResponse::text(404, format!("the stream is {STREAM}, a list with it {PLAYLIST}")),
+    };
+    respond(http, &response, without_body)
+}
+
+/// Why `request` is not answered, whatever it is for.
+fn refusal(request: &HttpRequest) -> Option<HttpResponse> {
+    if !matches!(request.method, HttpMethod::Get | HttpMethod::Head) {
+        let refusal = HttpResponse::text(405, "the stream is only read: GET or HEAD");
+        return Some(refusal.field("Allow", "GET, HEAD"));
+    }
+    // No player says this, and every browser does: a page elsewhere may have pointed its own name
+    // at this address, to read what only this network should see.
+    if request.headers.get("sec-fetch-site").is_some() && !host::is_ours(request, &[]) {
+        return Some(HttpResponse::text(403, "ask for this relay by its address"));
+    }
+    // Players ask for all of it so, in case it were a file.
+    let range = request.headers.get("range").filter(|range| *range != "bytes=0-");
+    range.map(|_| HttpResponse::text(416, "a live stream has no ranges"))
+}
+
+fn stream_head() -> Vec<u8> {
+    let head = head(200).field("Content-Type", "video/mp2t").field("Accept-Ranges", "none");
+    head.field("Cache-Control", "no-store").encode()
+}
+
+type Chunks = Receiver<Arc<StreamChunk>>;
+
+fn add_viewer(hub: &Hub, http: &HttpConnection) -> Result<(Arc<Viewer>, Chunks), Error> {
+    let (queue, chunks) = ChunkQueue::new();
+    let viewer = hub.add_viewer(address::canonical(http.peer), &http.stream, Some(queue))?;
+    Ok((viewer, chunks))
+}
+
+/// Sends the stream until the viewer ends, or the relay ends it.
+fn watch(viewer: &Viewer, http: &HttpConnection, chunks: &Chunks) -> (ViewerEnd, Option<String>) {
+    let queue = viewer.queue.as_ref().expect("a viewer over HTTP has one");
+    let send = |bytes: &[u8]| {
+        let sent = copy::send_all(&http.stream, bytes, clock::now().after(STALL_LIMIT));
+        sent.map_err(|stop| lost(&stop.into()))
+    };
+    if let Err(over) = send(&stream_head()) {
+        return over;
+    }
+    let mut has_begun = false;
+    loop {
+        let chunk = match chunks.recv_timeout(POLL_INTERVAL) {
+            Ok(chunk) => chunk,
+            // The relay wakes it so too.
+            Err(RecvTimeoutError::Timeout) => match socket::is_closed(&http.stream) {
+                Ok(false) => continue,
+                Ok(true) => return (ViewerEnd::Closed, None),
+                Err(error) => return lost(&error),
+            },
+            Err(RecvTimeoutError::Disconnected) => unreachable!("the viewer holds the other end"),
+        };
+        queue.release(&chunk);
+        let mut start = 0;
+        if !has_begun {
+            let is_late = clock::now().since(viewer.joined) >= KEY_FRAME_LIMIT;
+            let first = chunk.key_frame.or_else(|| is_late.then_some(0));
+            let Some(first) = first else { continue };
+            (start, has_begun) = (first, true);
+            if let Err(over) = send(&chunk.tables) {
+                return over;
+            }
+        }
+        if let Err(over) = send(&chunk.packets[start..]) {
+            return over;
+        }
+        let (now, hot) = (clock::now(), &viewer.hot);
+        chunk.came.iter().for_each(|at| hot.delay.add(now.since(*at)));
+        bump(&hot.sent, chunk.came.len() as u64);
+        bump(&hot.bytes, (chunk.packets.len() - start) as u64);
+    }
+}
+
+/// How a viewer ended whose connection failed. It is too late too where the system waited in vain
+/// for it to take what it has been sent.
+fn lost(error: &io::Error) -> (ViewerEnd, Option<String>) {
+    if Error::is_timeout(error) {
+        return (ViewerEnd::Silent, Some("it does not read the stream".to_owned()));
+    }
+    (ViewerEnd::Closed, Some(error.to_string()))
+}
