@@ -187,7 +187,8 @@ def blocks_held(came, count, size):
 
 def over_udp(server, client, host, packets, size, said):
     """`packets` are the segments at the server and at the client. `said` has how many datagrams the
-    program got: where some came after the last one that it needed, only the program knows which it read."""
+    program got: where some came after the last one that it needed, only the program knows which it read.
+    The same holds for what the server sent to a group after that."""
     seat, ends, offer, _, _ = native(server, client, host)
     told, _ = lines(ends["said"], b"READY ")
     to = (address(host), int(field(told, b"LISTEN", b"port")))
@@ -199,7 +200,16 @@ def over_udp(server, client, host, packets, size, said):
     sent = [one for one in left if one.kind != END]
     block = max(len(one.payload) for one in sent if one.kind == DATA)
     count = (size + block - 1) // block
-    seat.exact["offered"] = max(one.number for one in sent) + 1
+    whole, data, held = blocks_held(came, count, size)
+    # What a group gets once this client has everything is made for the others: whether the server knew
+    # it then, only the server knows.
+    numbers_sent = max(one.number for one in sent) + 1
+    sure = numbers_sent
+    if group and whole is not None:
+        sure = max((one.number for one in sent if one.time <= came[whole].time), default=-1) + 1
+    for_it = said["offered"] if sure <= said["offered"] <= numbers_sent else numbers_sent
+    seat.exact["offered"] = for_it
+    sent = [one for one in sent if one.number < for_it]
     seat.exact["bytes_server"] = sum(len(one.payload) for one in sent)
     seat.exact["retransmitted"] = sum(len(one.payload) for one in sent if one.again or one.kind == XOR)
     # What the server's queue dropped was in no capture: these figures of all datagrams are not known.
@@ -207,7 +217,6 @@ def over_udp(server, client, host, packets, size, said):
     if gone:
         del seat.exact["bytes_server"], seat.exact["retransmitted"]
 
-    whole, data, held = blocks_held(came, count, size)
     arrived = [one for one in came if one.kind != END]
     index = whole if whole is not None else len(came) - 1
     least = sum(one.kind != END for one in came[:index + 1])
@@ -289,10 +298,14 @@ def over_swarm(server, client, host, size):
     return seat
 
 
-def observe(folder, way, clients, size, document):
-    """The seats of a session by host number, and what else the captures say."""
+def load(folder, clients):
+    """What was captured at each host."""
     at = [capture.load(f"{folder}/h0-server.pcapng")]
-    at += [capture.load(f"{folder}/h{host}.pcapng") for host in range(1, clients + 1)]
+    return at + [capture.load(f"{folder}/h{host}.pcapng") for host in range(1, clients + 1)]
+
+
+def observe(at, way, clients, size, document):
+    """The seats of a session by host number."""
     found = [capture.streams(one) for one in at]
     seats = {}
     for host in range(1, clients + 1):
@@ -310,7 +323,7 @@ def observe(folder, way, clients, size, document):
     for seat in seats.values():
         if "last_heard" in seat.moments:
             seat.times["seconds_server"] = (seat.moments["last_heard"] - released) / 1e9
-    return seats, at
+    return seats
 
 
 def spread(seats, name):

@@ -180,9 +180,16 @@ class Figures(unittest.TestCase):
         self.assertTrue(exact.holds())
         for said in (2, 4, None, 3.5):
             self.assertFalse(checker.Figure("exact", "lost", 3, said).holds(), said)
-        self.assertEqual(checker.planted([exact, checker.Figure("exact", "sha1", "ab", "ab")]), (2, 2))
-        # One that is wrong already and would be right by the plant is told apart from found ones.
-        self.assertEqual(checker.planted([checker.Figure("exact", "lost", 3, 2)]), (0, 1))
+        self.assertFalse(checker.Figure("exact", "sha1", "ab", "ba").holds())
+
+    def test_each_planted_fault_is_one_figure_of_the_document(self):
+        seats = [{"name": "h1", "lost": 3, "late": None}, {"name": "h2", "lost": 0, "late": 2}]
+        document = {"results": seats, "file": {"sha1": "0123"}}
+        plants = dict(checker.altered(document, ["late", "lost", "sha1"]))
+        self.assertEqual(sorted(plants), ["h1 lost", "h2 late", "h2 lost", "sha1"])
+        self.assertEqual(plants["h1 lost"]["results"][0]["lost"], 4)
+        self.assertEqual(plants["sha1"]["file"]["sha1"], "3210")
+        self.assertEqual(document["results"][0]["lost"], 3, "the document itself is as it was")
 
     def test_seconds_and_skew_have_their_bounds(self):
         for kind, wire, near, far in (("seconds", 0.1, 0.1019, 0.1021), ("seconds", 2.0, 2.0099, 1.9899),
