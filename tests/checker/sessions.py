@@ -274,27 +274,38 @@ def pieces(stream):
     return found
 
 
-def over_swarm(server, client, host, size):
-    """Who gave what to this client."""
+def over_swarm(server, client, host, said):
+    """Who gave what to this client. `said` has how many bytes came twice: of those that came after it had
+    everything, only the program knows whether it read them."""
     seat, _, _, _, _ = native(server, client, host)
-    given, parts, total = {}, {}, 0
+    given, parts, came = {}, {}, []
     for key, one in client:
         if key[1][0] == address(host) and one.data.startswith(b"\x13BitTorrent protocol"):
             for piece, begin, length, time, data in pieces(one):
                 given[key[0][0]] = given.get(key[0][0], 0) + length
-                total += length
-                old = parts.get((piece, begin))
-                if old is None or time < old[0]:
-                    parts[piece, begin] = (time, data)
+                came.append((time, piece, begin, key[0][0], data))
+    again = []
+    for time, piece, begin, giver, data in sorted(came):
+        if (piece, begin) in parts:
+            again.append((time, len(data)))
+        else:
+            parts[piece, begin] = (time, data, giver)
+    whole = max(time for time, _, _ in parts.values())
+    least = sum(length for time, length in again if time <= whole)
+    possible = {least}
+    for length in (length for time, length in again if time > whole):
+        possible |= {value + length for value in possible}
     seat.given = given
     seat.exact["sha1"] = hashlib.sha1(b"".join(parts[key][1] for key in sorted(parts))).hexdigest()
-    seat.exact["bytes_client"] = sum(len(data) for _, data in parts.values())
-    seat.exact["retransmitted"] = total - seat.exact["bytes_client"]
-    if not seat.exact["retransmitted"]:
-        # A block that came twice counts for who was first to be read, which no capture tells.
-        seat.exact["bytes_from_server"] = given.get(SERVER[0], 0)
-        seat.exact["bytes_from_peers"] = total - given.get(SERVER[0], 0)
-    seat.times["seconds_client"] = (max(time for time, _ in parts.values()) - seat.moments["go_came"]) / 1e9
+    seat.exact["bytes_client"] = sum(len(data) for _, data, _ in parts.values())
+    claimed = said["retransmitted"] or 0
+    seat.exact["retransmitted"] = claimed if claimed in possible else sorted(possible)
+    if least == 0:
+        # Of two that came before it had everything, no capture tells which was read first.
+        served = sum(len(data) for _, data, giver in parts.values() if giver == SERVER[0])
+        seat.exact["bytes_from_server"] = served
+        seat.exact["bytes_from_peers"] = seat.exact["bytes_client"] - served
+    seat.times["seconds_client"] = (whole - seat.moments["go_came"]) / 1e9
     return seat
 
 
@@ -310,14 +321,14 @@ def observe(at, way, clients, size, document):
     seats = {}
     for host in range(1, clients + 1):
         ends = (found[0], found[host], host)
+        said = next(one for one in document["results"] if one["client"].startswith(address(host) + ":"))
         if way == "tcp":
             seats[host] = over_tcp(*ends)
         elif way == "http":
             seats[host] = over_http(*ends)
         elif way == "swarm":
-            seats[host] = over_swarm(*ends, size)
+            seats[host] = over_swarm(*ends, said)
         else:
-            said = next(one for one in document["results"] if one["client"].startswith(address(host) + ":"))
             seats[host] = over_udp(*ends, (at[0], at[host]), size, said)
     released = min(seat.moments["go_left"] for seat in seats.values())
     for seat in seats.values():
