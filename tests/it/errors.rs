@@ -319,6 +319,9 @@ study --via quic
 study --runs 4000000
 star up --host 9=x
 star up --loss 200%
+star run --capture d --snap-length 63 -- true
+study --snap-length 300
+study --capture d --room f.bin
 star up --hosts 2 --host 9=1mbit
 study --hosts-from none --rate 1mbit,2mbit
 diff one.json two.json --threshold x

@@ -237,6 +237,80 @@ fn ignores_interrupts() -> bool {
     ignored.is_some_and(|mask| u64::from_str_radix(mask.trim(), 16).unwrap_or(0) & 0b10 != 0)
 }
 
+/// Whether a capture was ended by its program: its last block is that of the statistics (type 5).
+fn is_ended(capture: &Path) -> bool {
+    let bytes = fs::read(capture).expect("a capture");
+    let number =
+        |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four")) as usize;
+    number(bytes.len() - number(bytes.len() - 4)) == 5
+}
+
+#[test]
+fn capture_is_whole_however_the_program_ends() {
+    let Some(_turn) = turn_with_stars("star") else {
+        return;
+    };
+    if !have("dumpcap", tool::find("dumpcap").is_some()) {
+        return;
+    }
+    let place = tempfile::tempdir().expect("a folder");
+    let send = "for n in 1 2 3 4 5 6 7 8 9; do echo passed-$n > /dev/udp/10.77.0.2/9; done";
+    let interrupt = if ignores_interrupts() { "TERM" } else { "INT" };
+    for (name, end, code) in [
+        ("ended", "true", 0),
+        ("failed", "exit 7", 7),
+        ("stopped", &format!("kill -{interrupt} $PPID; sleep 9"), 130),
+        ("absent", "", 1),
+    ] {
+        let folder = place.path().join(name);
+        let script = format!("{GATECAST} star exec 0 -- bash -c '{send}'; {end}");
+        let at = folder.display().to_string();
+        let capture = ["star", "run", "--hosts", "3", "--loss", "50%", "--loss-of", "tcp"];
+        let program =
+            if end.is_empty() { &["nobody-has-this"][..] } else { &["bash", "-c", &script] };
+        let output = gatecast(&[&capture, &["--capture", &at, "--"][..], program].concat());
+        assert_eq!(output.status.code(), Some(code), "{name}: {}", output_text(&output));
+        for (host, sees) in [("h0-server", true), ("h1", true), ("h2", false)] {
+            let capture = folder.join(format!("{host}.pcapng"));
+            assert!(is_ended(&capture), "{name}: {host}");
+            let bytes = fs::read(&capture).expect("a capture");
+            let has = |n: &u8| {
+                bytes.windows(8).any(|window| window == [b"passed-", &[b'0' + n][..]].concat())
+            };
+            let sees = sees && !end.is_empty();
+            assert_eq!((1..=9).filter(has).count(), if sees { 9 } else { 0 }, "{name}: {host}");
+        }
+        // Of TCP half is lost, and this was UDP.
+        let lost = fs::read_to_string(folder.join("lost.csv"));
+        assert_eq!(
+            lost.ok().as_deref(),
+            (code != 1).then_some("host,seen,lost\n0,0,0\n1,0,0\n2,0,0\n")
+        );
+    }
+}
+
+#[test]
+fn absent_capture_program_is_named_before_a_star_is_built() {
+    let Some(_turn) = turn_with_stars("star") else {
+        return;
+    };
+    let place = tempfile::tempdir().expect("a folder");
+    let command = |action: &[&str]| {
+        let mut command = Command::new(GATECAST);
+        command.args(action).args(["--capture", "capture"]).current_dir(place.path());
+        command
+    };
+    let [mut star, mut study] = [command(&["star", "run"]), command(&["study"])];
+    for command in [star.args(["--", "true"]), &mut study] {
+        // Administrators' programs are found without a path, and `dumpcap` is none of them.
+        let output = command.env("PATH", "/nowhere").output().expect("the program starts");
+        assert_eq!(output.status.code(), Some(1), "{}", output_text(&output));
+        let says = "the program `dumpcap` is missing; Debian has it in package wireshark-common";
+        assert!(output_text(&output).contains(says), "{}", output_text(&output));
+        assert_eq!(fs::read_dir(place.path()).expect("a folder").count(), 0);
+    }
+}
+
 #[test]
 fn ctrl_c_leaves_no_star_at_any_moment() {
     let Some(_turn) = turn_with_stars("star") else {

@@ -111,6 +111,36 @@ fn programs_of(study: u32, word: &str) -> Vec<u32> {
 }
 
 #[test]
+fn study_leaves_the_captures_of_each_run() {
+    let Some(_turn) = turn_with_stars("study") else {
+        return;
+    };
+    if !have("dumpcap", tool::find("dumpcap").is_some()) {
+        return;
+    }
+    let folder = StudyFolder::new();
+    let captures = tempfile::tempdir().expect("a folder");
+    let at = captures.path().display().to_string();
+    let grid = ["--clients", "1,2", "--via", "tcp", "--runs", "1"];
+    let output = folder.study(&[&grid[..], &["--capture", &at]].concat());
+    assert!(output.status.success(), "{}", output_text(&output));
+    for clients in 1..=2 {
+        let run = captures.path().join(format!("tcp-{clients}-1000000B-50000000bps-0ppm-1"));
+        let mut files: Vec<_> = fs::read_dir(&run)
+            .expect("a folder")
+            .map(|file| file.expect("a file").path())
+            .collect();
+        files.sort();
+        assert_eq!(files.len(), clients + 1);
+        assert!(files[0].ends_with("h0-server.pcapng"), "{files:?}");
+        for file in files {
+            let capture = fs::read(file).expect("a capture");
+            assert!(capture.windows(16).any(|window| window == b"GATECAST/1 JOIN "));
+        }
+    }
+}
+
+#[test]
 fn impossible_grid_is_a_usage_error() {
     for (arguments, says) in [
         (&["--clients", "0"][..], "0 clients"),

@@ -1,12 +1,16 @@
 //! The options that describe the links of a star, for `star` and for `study`.
 
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use crate::{
     error::{Error, Result},
     testbed::star::{
         layout,
         layout::{LinkRates, Loss, StarLayout, StarTopology, Traffic},
+        tool,
     },
     units::{self, InvalidValue, Rate},
 };
@@ -62,6 +66,22 @@ pub(crate) struct LinkArgs {
     pub(crate) offloads: bool,
 }
 
+/// What is captured, for `star run` and `study`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Capture")]
+pub(crate) struct CaptureArgs {
+    /// Write what passes each host to DIR, a pcapng file each
+    ///
+    /// h0-server.pcapng, h1.pcapng and so on, by dumpcap (Debian package wireshark-common); a study
+    /// makes a folder for each run. With --loss, lost.csv has what the switch dropped.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) capture: Option<PathBuf>,
+    /// How much of each packet is written
+    #[arg(long, default_value = "256", value_name = "BYTES", requires = "capture")]
+    #[arg(value_parser = clap::value_parser!(u32).range(64..=262_144), hide_short_help = true)]
+    pub(crate) snap_length: u32,
+}
+
 /// Reads one host's own link, `3=10mbit/50mbit`.
 ///
 /// # Errors
@@ -104,6 +124,18 @@ impl LinkArgs {
         layout.offloads = self.offloads;
         layout.check().map_err(usage)?;
         Ok(layout)
+    }
+}
+
+impl CaptureArgs {
+    /// The folder, and how much of each packet; `None` where nothing is captured.
+    ///
+    /// # Errors
+    /// There is no capture program.
+    pub(crate) fn wanted(&self) -> Result<Option<(&Path, u32)>> {
+        let wanted = self.capture.as_deref().map(|folder| (folder, self.snap_length));
+        let there = |_| tool::require("the capture", "dumpcap", "wireshark-common");
+        wanted.map(there).transpose().map(|_| wanted)
     }
 }
 

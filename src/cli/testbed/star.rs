@@ -11,7 +11,10 @@ use std::{
 use clap::Subcommand;
 
 use crate::{
-    cli::{output, signals, testbed::links::StarLayoutArgs},
+    cli::{
+        output, signals,
+        testbed::links::{CaptureArgs, StarLayoutArgs},
+    },
     error::{Error, Result},
     net::clock,
     report::{
@@ -21,7 +24,9 @@ use crate::{
     testbed::{
         star::{
             build::Star,
-            calibrate, cleanup,
+            calibrate,
+            capture::Capture,
+            cleanup,
             cleanup::ExistingStar,
             host::Host,
             layout::StarLayout,
@@ -92,6 +97,9 @@ pub(crate) enum StarAction {
         /// The star.
         #[command(flatten)]
         layout: StarLayoutArgs,
+        /// What is captured.
+        #[command(flatten)]
+        capture: CaptureArgs,
     },
 }
 
@@ -120,7 +128,9 @@ pub(crate) fn run(args: &StarArgs) -> Result<Verdict> {
         StarAction::Down { name } => down(*name),
         StarAction::List => list(),
         StarAction::Exec { star, host, command } => exec(*star, *host, command),
-        StarAction::Run { layout, command } => run_beside(&layout.layout()?, command),
+        StarAction::Run { layout, command, capture } => {
+            run_beside(&layout.layout()?, command, capture)
+        }
     }
 }
 
@@ -287,7 +297,8 @@ fn which(star: Option<StarId>) -> Result<StarId> {
     }
 }
 
-fn run_beside(layout: &StarLayout, command: &[String]) -> Result<Verdict> {
+fn run_beside(layout: &StarLayout, command: &[String], capture: &CaptureArgs) -> Result<Verdict> {
+    let wanted = capture.wanted()?;
     need_root()?;
     let stop = signals::stop_flag()?;
     let star = Star::build(layout, &stop)?;
@@ -295,12 +306,15 @@ fn run_beside(layout: &StarLayout, command: &[String]) -> Result<Verdict> {
     let [program, arguments @ ..] = command else {
         return Err(Error::usage("no program"));
     };
+    let start = |wanted| Capture::start(&star.hosts, Some(&star), wanted);
+    let capture = wanted.map(start).transpose()?;
     let child = Command::new(program)
         .args(arguments)
         .env(VARIABLE, star.id.to_string())
         .spawn()
         .map_err(Error::io("start the program", program))?;
     let code = wait_for_exit(child, &stop)?;
+    capture.map_or(Ok(()), Capture::end)?;
     star.down()?;
     match code {
         _ if stop.load(Ordering::Relaxed) => Ok(Verdict::Interrupted),

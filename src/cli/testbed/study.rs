@@ -12,7 +12,11 @@ use crate::{
         output,
         push::ReachArgs,
         signals,
-        testbed::{links::LinkArgs, room::Room, star},
+        testbed::{
+            links::{CaptureArgs, LinkArgs},
+            room::Room,
+            star,
+        },
     },
     error::{Error, Result},
     report::verdict::Verdict,
@@ -125,11 +129,14 @@ pub(crate) struct PlaceArgs {
     /// there is no bound. The copies are removed.
     #[arg(long, value_name = "FILE", help_heading = "Links")]
     #[arg(conflicts_with_all = ["hosts_from", "preset", "rate", "loss", "up", "down", "host_links",
-        "loss_of", "delay", "router", "offloads", "tolerance"])]
+        "loss_of", "delay", "router", "offloads", "tolerance", "capture"])]
     pub(crate) room: Option<PathBuf>,
     /// How its machines are reached.
     #[command(flatten)]
     pub(crate) reach: ReachArgs,
+    /// What is captured there.
+    #[command(flatten)]
+    pub(crate) capture: CaptureArgs,
 }
 
 /// What a study measures unless it is told.
@@ -150,6 +157,7 @@ pub(crate) fn run(args: &StudyArgs) -> Result<Verdict> {
     let mut links = args.links.clone();
     links.router |= args.preset == Some(Preset::Router);
     let contenders = contenders(args)?;
+    let capture = args.place.capture.wanted()?;
     // A grid that no star can have is a usage error, before anything is made.
     let hosts = usize::from(grid.most_clients()) + 1;
     for (rate, loss) in grid.stars().into_iter().filter(|_| room.is_none()) {
@@ -183,6 +191,7 @@ pub(crate) fn run(args: &StudyArgs) -> Result<Verdict> {
         },
         file: args.file.as_deref(),
         results: &path,
+        capture,
         tolerance: match (args.tolerance, &given) {
             (Some(millionths), _) => f64::from(millionths) / 1e6,
             (None, None) => calibrate::TOLERANCE,

@@ -146,7 +146,10 @@ mod tests {
     use super::*;
 
     fn text(line: Vec<u8>) -> String {
-        String::from_utf8(line).expect("text").trim_end().to_owned()
+        let text = String::from_utf8(line).expect("text").trim_end().to_owned();
+        // tests/dissector shows it to Wireshark's dissector.
+        println!("wire-tcp {text}");
+        text
     }
 
     #[test]

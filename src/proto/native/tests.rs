@@ -14,6 +14,8 @@ fn file() -> FileInfo {
 fn line(bytes: Vec<u8>) -> String {
     let text = String::from_utf8(bytes).expect("lines are text");
     assert!(text.len() <= crate::proto::line::LINE_MAX);
+    // tests/dissector shows it to Wireshark's dissector.
+    println!("wire-tcp {}", text.trim_end());
     text.strip_suffix('\n').expect("lines end").to_owned()
 }
 

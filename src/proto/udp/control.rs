@@ -201,7 +201,10 @@ mod tests {
     use crate::proto::line::LINE_MAX;
 
     fn text(line: Vec<u8>) -> String {
-        String::from_utf8(line).expect("text").trim_end().to_owned()
+        let text = String::from_utf8(line).expect("text").trim_end().to_owned();
+        // tests/dissector shows it to Wireshark's dissector.
+        println!("wire-tcp {text}");
+        text
     }
 
     #[test]

@@ -300,6 +300,9 @@ mod tests {
     fn encoded(packet: &Packet<'_>) -> Vec<u8> {
         let mut out = Vec::new();
         packet.encode(&mut out);
+        // tests/dissector shows it to Wireshark's dissector.
+        let shown = &out[..out.len().min(1472)];
+        println!("wire-udp {}", shown.iter().map(|b| format!("{b:02x}")).collect::<String>());
         out
     }
 

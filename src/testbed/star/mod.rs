@@ -11,12 +11,14 @@
 //! - [`setup`], [`step`], [`tool`]: commands as data, and how they are run
 //! - [`host`], [`namespace`]: a host, also of a network that was given; acting in one
 //! - [`build`]: a star at work, its loss, its end
+//! - [`capture`]: what passes its hosts, in files
 //! - [`cleanup`]: removing stars whose owner has ended
 //! - [`calibrate`]: what the links really carry
 //! - [`rootless`]: the same without root
 
 pub mod build;
 pub mod calibrate;
+pub mod capture;
 pub mod cleanup;
 pub mod host;
 pub mod layout;

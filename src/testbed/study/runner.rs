@@ -15,7 +15,10 @@ use crate::{
     net::clock,
     server::sample,
     testbed::{
-        star::{build::Star, calibrate, calibrate::Calibration, host::Host, layout::StarLayout},
+        star::{
+            build::Star, calibrate, calibrate::Calibration, capture::Capture, host::Host,
+            layout::StarLayout,
+        },
         study::{
             bound::Bound,
             contender::{Contender, Observed, RunSpec},
@@ -40,6 +43,9 @@ pub struct Study<'a> {
     pub file: Option<&'a Path>,
     /// Where the results are written after every run.
     pub results: &'a Path,
+    /// The folder in which each run has one with what passed its hosts, and how much of each
+    /// packet is kept.
+    pub capture: Option<(&'a Path, u32)>,
     /// How far a link alone may be from its nominal rate, a fraction.
     pub tolerance: f64,
     /// Ends the study once it is set.
@@ -180,7 +186,15 @@ impl Study<'_> {
                 limit: Duration::from_secs_f64(bounds.0.min(1e6) * PATIENCE) + PATIENCE_MORE,
             };
             let (hosts, send) = (&hosts[..=spec.clients.len()], || way.run(&spec, self.stop));
-            run_once(hosts, (cell, repeat), Some(bounds), self.stop, &send).map(Some)
+            let start = |(folder, snap_length): (&Path, u32)| {
+                let Cell { way, clients, .. } = cell;
+                let run = format!("{way}-{clients}-{bytes}B-{rate}bps-{loss}ppm-{}", repeat + 1);
+                Capture::start(hosts, star, (&folder.join(run), snap_length))
+            };
+            let capture = self.capture.map(start).transpose()?;
+            let run = run_once(hosts, (cell, repeat), Some(bounds), self.stop, &send)?;
+            capture.map_or(Ok(()), Capture::end)?;
+            Ok(Some(run))
         };
         let runs = results.grid.runs_on((rate, loss));
         self.run_missing(&runs, results, files, &once)

@@ -22,6 +22,7 @@ use crate::{
     error::{Error, Result},
     net::{self, datagrams, lock},
     transport::udp::socket::RecvSocket,
+    units::Moment,
 };
 
 /// The datagrams that one call received.
@@ -31,6 +32,8 @@ pub struct GroupBatch {
     pub from: SocketAddr,
     /// The length of each datagram but the last, which may be shorter.
     pub segment: usize,
+    /// When the first and the last of them were read.
+    pub read_at: (Moment, Moment),
     /// The datagrams.
     pub bytes: Vec<u8>,
 }
@@ -74,8 +77,8 @@ const QUEUE: usize = 256;
 fn serve(mut socket: RecvSocket, receiver: &Weak<GroupReceiver>) {
     loop {
         let batch = match socket.gather(true) {
-            Ok(Some((from, segment, bytes))) => {
-                Some(Arc::new(GroupBatch { from, segment, bytes: bytes.to_vec() }))
+            Ok(Some((from, segment, bytes, read_at))) => {
+                Some(Arc::new(GroupBatch { from, segment, bytes: bytes.to_vec(), read_at }))
             }
             Ok(None) => None,
             Err(error) => return log::warn!("a group's socket failed: {error}"),

@@ -179,7 +179,7 @@ impl LabClient {
             let came = inlet.receive().map_err(Error::io("receive datagrams", self.server))?;
             let now = clock::now();
             match came {
-                Some((from, segment, payload)) if from == self.server => {
+                Some((from, segment, payload, _)) if from == self.server => {
                     if bytes + payload.len() as u64 > most {
                         return Err(refused(format!("it sends more than {most} bytes")));
                     }

@@ -26,7 +26,7 @@ use crate::{
     transport::udp::{
         block_writer::BlockWriter,
         group_receiver::Subscription,
-        socket::{POLL_INTERVAL, RecvSocket},
+        socket::{POLL_INTERVAL, ReceivedRow, RecvSocket},
     },
     units::{Moment, micros},
 };
@@ -208,10 +208,8 @@ impl<'a> Reception<'a> {
         // Raw measures when each datagram comes; the others only need them all.
         let came =
             if self.mode == RepairMode::Raw { socket.receive() } else { socket.gather(true) };
-        match came.map_err(Error::io("receive datagrams", self.server))? {
-            Some((from, segment, bytes)) => self.accept(from, segment, bytes).map(Some),
-            None => Ok(None),
-        }
+        let came = came.map_err(Error::io("receive datagrams", self.server))?;
+        came.map(|row| self.accept(row)).transpose()
     }
 
     /// Receives from the group and, once that is silent, from this client's own socket. Returns the
@@ -232,17 +230,18 @@ impl<'a> Reception<'a> {
         let failed = || Error::io("receive datagrams", server);
         let mut came = None;
         if let Some(batch) = group.receive(wait).map_err(failed())? {
-            came = Some(self.accept(batch.from, batch.segment, &batch.bytes)?);
+            let row = (batch.from, batch.segment, &batch.bytes[..], batch.read_at);
+            came = Some(self.accept(row)?);
         }
         // A silent group may have left this client to a stream of its own.
         if came == Some(true) || !self.alone && clock::now().since(self.last) < GROUP_SILENCE {
             return Ok(came);
         }
         let gathered = socket.gather(self.alone);
-        let Some((from, segment, bytes)) = gathered.map_err(failed())? else {
+        let Some(row) = gathered.map_err(failed())? else {
             return Ok(came);
         };
-        let own = self.accept(from, segment, bytes)?;
+        let own = self.accept(row)?;
         if own && !self.alone {
             self.alone = true;
             self.receiver.leave_group();
@@ -251,7 +250,7 @@ impl<'a> Reception<'a> {
     }
 
     /// Takes in what one call received; true when some of it was of this stream.
-    fn accept(&mut self, from: SocketAddr, segment: usize, bytes: &[u8]) -> Result<bool> {
+    fn accept(&mut self, (from, segment, bytes, read_at): ReceivedRow<'_>) -> Result<bool> {
         let now = clock::now();
         let foreign = from.ip().to_canonical() != self.server
             || self.port.is_some_and(|port| port != from.port());
@@ -261,7 +260,7 @@ impl<'a> Reception<'a> {
         let (mut count, mut new, mut ended) = (0, 0, Ok(()));
         for datagram in datagrams {
             count += 1;
-            match self.accept_one(foreign, datagram, now) {
+            match self.accept_one(foreign, datagram, (now, read_at)) {
                 Ok(bytes) => new += bytes,
                 Err(error) => {
                     ended = Err(error);
@@ -278,7 +277,12 @@ impl<'a> Reception<'a> {
     }
 
     /// Takes in one datagram; returns how many payload bytes it brought that are new.
-    fn accept_one(&mut self, foreign: bool, datagram: &[u8], now: Moment) -> Result<u64> {
+    fn accept_one(
+        &mut self,
+        foreign: bool,
+        datagram: &[u8],
+        (now, read_at): (Moment, (Moment, Moment)),
+    ) -> Result<u64> {
         self.delivered += 1;
         if foreign {
             self.receiver.handle_foreign();
@@ -301,8 +305,8 @@ impl<'a> Reception<'a> {
             }
         };
         written.map_err(|stop| self.disk(stop))?;
-        self.first.get_or_insert(now);
-        self.last = now;
+        self.first.get_or_insert(read_at.0);
+        self.last = read_at.1;
         let range = &self.context.range;
         let end = (offset + len as u64).min(range.end);
         Ok(end.saturating_sub(offset.max(range.start)))

@@ -18,9 +18,10 @@ use std::{
 use crate::{
     error::{Error, Result},
     net::{
-        datagrams,
+        clock, datagrams,
         datagrams::{BATCHED, kernel, options},
     },
+    units::Moment,
 };
 
 /// Sends datagrams.
@@ -32,14 +33,19 @@ pub struct SendSocket {
     reports_refusals: bool,
 }
 
+/// Datagrams of one sender: their length, which only the last may be shorter than, their bytes, and
+/// when the first and the last of them were read.
+pub type ReceivedRow<'a> = (SocketAddr, usize, &'a [u8], (Moment, Moment));
+
 /// Receives datagrams.
 #[derive(Debug)]
 pub struct RecvSocket {
     socket: UdpSocket,
     room: u64,
     buffer: Vec<u8>,
-    /// What was received after other datagrams that it cannot follow, and where it stands.
-    pending: Option<(SocketAddr, usize, Range<usize>)>,
+    /// What was received after other datagrams that it cannot follow, where it stands, and when it
+    /// was read.
+    pending: Option<(SocketAddr, usize, Range<usize>, Moment)>,
     /// The kernel has handed over several datagrams as one.
     pub(super) rows: bool,
     dropped_before: Option<u64>,
@@ -268,14 +274,13 @@ impl RecvSocket {
         (count == 0 || !self.rows).then_some(count)
     }
 
-    /// Waits for datagrams, [`POLL_INTERVAL`] at most: all of them from one sender, each of the length
-    /// returned but the last, which may be shorter.
+    /// Waits for datagrams, [`POLL_INTERVAL`] at most.
     ///
     /// # Errors
     /// The socket failed.
-    pub fn receive(&mut self) -> io::Result<Option<(SocketAddr, usize, &[u8])>> {
+    pub fn receive(&mut self) -> io::Result<Option<ReceivedRow<'_>>> {
         Ok(match self.one(0, true)? {
-            Some((from, segment, len)) => Some((from, segment, &self.buffer[..len])),
+            Some((from, segment, len, at)) => Some((from, segment, &self.buffer[..len], (at, at))),
             None => None,
         })
     }
@@ -287,14 +292,15 @@ impl RecvSocket {
     ///
     /// # Errors
     /// The socket failed.
-    pub fn gather(&mut self, wait: bool) -> io::Result<Option<(SocketAddr, usize, &[u8])>> {
-        let (from, segment, start, mut end) = match self.pending.take() {
-            Some((from, segment, range)) => (from, segment, range.start, range.end),
+    pub fn gather(&mut self, wait: bool) -> io::Result<Option<ReceivedRow<'_>>> {
+        let (from, segment, start, mut end, at) = match self.pending.take() {
+            Some((from, segment, range, at)) => (from, segment, range.start, range.end, at),
             None => match self.one(0, wait || !BATCHED)? {
-                Some((from, segment, len)) => (from, segment, 0, len),
+                Some((from, segment, len, at)) => (from, segment, 0, len, at),
                 None => return Ok(None),
             },
         };
+        let mut read_at = (at, at);
         let mut napped = false;
         // A shorter one ends the row, and so does an empty one.
         while end > start
@@ -302,11 +308,12 @@ impl RecvSocket {
             && end + DATAGRAM_ROOM <= self.buffer.len()
         {
             match self.one(end, false)? {
-                Some((who, length, len)) if who == from && length == segment && len > 0 => {
+                Some((who, length, len, at)) if who == from && length == segment && len > 0 => {
                     end += len;
+                    read_at.1 = at;
                 }
-                Some((who, length, len)) => {
-                    self.pending = Some((who, length, end..end + len));
+                Some((who, length, len, at)) => {
+                    self.pending = Some((who, length, end..end + len, at));
                     break;
                 }
                 // Only std receives here, or all that there was has been taken.
@@ -317,16 +324,20 @@ impl RecvSocket {
                 }
             }
         }
-        Ok(Some((from, segment, &self.buffer[start..end])))
+        Ok(Some((from, segment, &self.buffer[start..end], read_at)))
     }
 
-    /// One call's datagrams, to the buffer from `at` on.
-    fn one(&mut self, at: usize, wait: bool) -> io::Result<Option<(SocketAddr, usize, usize)>> {
+    /// One call's datagrams, to the buffer from `at` on, and when they were there.
+    fn one(
+        &mut self,
+        at: usize,
+        wait: bool,
+    ) -> io::Result<Option<(SocketAddr, usize, usize, Moment)>> {
         let room = &mut self.buffer[at..at + DATAGRAM_ROOM];
         match kernel::receive_coalesced(&self.socket, room, wait) {
             Ok((len, segment, from)) => {
                 self.rows |= len > segment;
-                Ok(Some((from, segment, len)))
+                Ok(Some((from, segment, len, clock::now())))
             }
             Err(error) if Error::is_timeout(&error) => Ok(None),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(None),
@@ -349,7 +360,7 @@ mod tests {
         let deadline = std::time::Instant::now() + Duration::from_secs(20);
         let mut lengths = Vec::new();
         while lengths.len() < count && std::time::Instant::now() < deadline {
-            if let Some((_, segment, bytes)) = inlet.receive().expect("a socket") {
+            if let Some((_, segment, bytes, _)) = inlet.receive().expect("a socket") {
                 lengths.extend(bytes.chunks(segment).map(<[u8]>::len));
                 if bytes.is_empty() {
                     lengths.push(0);
@@ -357,6 +368,33 @@ mod tests {
             }
         }
         lengths
+    }
+
+    #[test]
+    fn waiting_for_more_is_no_time_of_what_was_read() {
+        let (mut inlet, to) = inlet();
+        let sender = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let mut gathered = |lengths: &[usize]| {
+            for &length in lengths {
+                sender.send_to(&vec![7; length], to).expect("sent");
+            }
+            let begun = clock::now();
+            loop {
+                if let Some((.., (first, last))) = inlet.gather(true).expect("a socket") {
+                    assert!(begun <= first || lengths.is_empty(), "it was read in this call");
+                    return (first, last, clock::now());
+                }
+            }
+        };
+        let (first, last, now) = gathered(&[100]);
+        assert_eq!(first, last);
+        assert!(!BATCHED || now.since(last) >= LINGER, "more were waited for after it");
+        // A longer one begins the next row; it was read with the shorter.
+        let (_, last, now) = gathered(&[100, 200]);
+        if BATCHED {
+            let (first, ..) = gathered(&[]);
+            assert!(last <= first && first <= now, "the time of its reading");
+        }
     }
 
     #[test]
@@ -389,7 +427,7 @@ mod tests {
         for _ in 0..calls {
             assert_eq!(outlet.send(&vec![7; call], 1000, to), 0);
         }
-        while let Some((_, segment, bytes)) = inlet.receive().expect("a socket") {
+        while let Some((_, segment, bytes, _)) = inlet.receive().expect("a socket") {
             came += bytes.chunks(segment).len() as u64;
             rows |= bytes.len() > segment;
         }
