@@ -126,7 +126,7 @@ fn sockets(criterion: &mut Criterion) {
                     let mut got = 0;
                     while got < burst.len() {
                         match inlet.receive().expect("a socket") {
-                            Some((_, _, bytes)) => got += bytes.len(),
+                            Some((.., bytes, _)) => got += bytes.len(),
                             None => break,
                         }
                     }
