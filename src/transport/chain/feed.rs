@@ -64,12 +64,12 @@ struct FeedState {
     /// Who may take; `None` is whoever has a ticket.
     only: Option<BTreeSet<IpAddr>>,
     /// What went over links that are over, and when the first of it did.
-    sent: BTreeMap<SeatId, Sent>,
+    sent: BTreeMap<SeatId, LinkCount>,
 }
 
 /// What was sent to a seat.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Sent {
+pub struct LinkCount {
     /// Bytes in all.
     pub bytes: u64,
     /// When the first went.
@@ -243,9 +243,14 @@ impl Feed {
         Some(from + link.moved.load(Ordering::Relaxed))
     }
 
-    /// What `seat` was sent over all its links.
-    pub fn sent(&self, seat: SeatId) -> Sent {
-        let state = self.lock();
+    /// What `seat` was sent over all its links; waits until then for the one that it has to end, so
+    /// that all of it is counted.
+    pub fn sent(&self, seat: SeatId, until: Moment) -> LinkCount {
+        let mut state = self.lock();
+        while let Some(left) = clock::left(until).filter(|_| state.links.contains_key(&seat)) {
+            let waited = self.changed.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
         let mut sent = state.sent.get(&seat).copied().unwrap_or_default();
         sent.bytes += state.links.get(&seat).map_or(0, |link| link.moved.load(Ordering::Relaxed));
         sent

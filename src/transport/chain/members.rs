@@ -27,22 +27,22 @@ use crate::{
 
 /// The chains of one server.
 #[derive(Debug, Default)]
-pub struct Rooms(Mutex<BTreeMap<SessionId, Weak<Room>>>);
+pub struct Chains(Mutex<BTreeMap<SessionId, Weak<ChainMembers>>>);
 
 /// The chain of one session.
 #[derive(Debug)]
-pub struct Room {
+pub struct ChainMembers {
     /// The server's own end.
     pub feed: Arc<Feed>,
     session: SessionId,
     token: Challenge,
     /// Seats are in the order of a roster.
     has_roster: bool,
-    state: Mutex<RoomState>,
+    state: Mutex<MembersState>,
 }
 
 #[derive(Debug)]
-struct RoomState {
+struct MembersState {
     chain: Chain,
     seats: BTreeMap<SeatId, ChainSeat>,
     next_tick: Moment,
@@ -69,7 +69,7 @@ const SETTLE_LIMIT: Duration = Duration::from_secs(4);
 /// How long a member may take to accept a line.
 const WRITE_LIMIT: Duration = Duration::from_secs(1);
 
-impl Rooms {
+impl Chains {
     /// Serves a connection of a member: its own to the server, or one over which it takes.
     pub fn serve(&self, connection: &Connection, lobby: &Lobby) {
         let served = self.serve_member(connection, lobby);
@@ -86,43 +86,43 @@ impl Rooms {
         let find = |session| lock(&self.0).get(&session).and_then(Weak::upgrade);
         match ChainLine::decode(&line).map_err(|error| Error::protocol(peer, error.to_string()))? {
             ChainLine::Join { session, seat, token, port } => {
-                let room = find(session).ok_or_else(unknown)?;
-                let steps = room.join(seat, token, (stream, *peer), port).ok_or_else(unknown)?;
+                let members = find(session).ok_or_else(unknown)?;
+                let steps = members.join(seat, token, (stream, *peer), port).ok_or_else(unknown)?;
                 lobby.keep(*peer);
-                room.listen(seat, &mut lines, &steps);
-                room.leave(seat, stream);
+                members.listen(seat, &mut lines, &steps);
+                members.leave(seat, stream);
                 Ok(())
             }
             ChainLine::Link { session, seat, ticket } => {
-                let room = find(session).ok_or_else(unknown)?;
-                room.admits(seat, ip_of(*peer)).then_some(()).ok_or_else(unknown)?;
-                room.feed.serve_link(stream, lines, (seat, ticket), || lobby.keep(*peer))
+                let members = find(session).ok_or_else(unknown)?;
+                members.admits(seat, ip_of(*peer)).then_some(()).ok_or_else(unknown)?;
+                members.feed.serve_link(stream, lines, (seat, ticket), || lobby.keep(*peer))
             }
             _ => Err(unknown()),
         }
     }
 
     /// Begins the chain of the session of `seat`.
-    pub fn begin(&self, seat: &SeatConnection, spec: FeedSpec) -> Arc<Room> {
+    pub fn begin(&self, seat: &SeatConnection, spec: FeedSpec) -> Arc<ChainMembers> {
         let (session, token) = (spec.session, spec.token);
         let chain = Chain::new(spec.bytes);
-        let state = RoomState { chain, seats: BTreeMap::new(), next_tick: Moment(0) };
-        let room = Arc::new(Room {
+        let state = MembersState { chain, seats: BTreeMap::new(), next_tick: Moment(0) };
+        let members = Arc::new(ChainMembers {
             feed: Feed::new(spec),
             session,
             token,
             has_roster: seat.session().roster.is_some(),
             state: Mutex::new(state),
         });
-        lock(&self.0).insert(session, Arc::downgrade(&room));
-        room
+        lock(&self.0).insert(session, Arc::downgrade(&members));
+        members
     }
 
     /// A session is over.
-    pub fn end(&self, room: &Room) {
-        lock(&self.0).remove(&room.session);
-        room.feed.close();
-        room.lock().seats.values().for_each(ChainSeat::close);
+    pub fn end(&self, members: &ChainMembers) {
+        lock(&self.0).remove(&members.session);
+        members.feed.close();
+        members.lock().seats.values().for_each(ChainSeat::close);
     }
 }
 
@@ -131,7 +131,7 @@ pub(super) fn random_token() -> Challenge {
     Challenge(u128::from(clock::random()) << 64 | u128::from(clock::random()))
 }
 
-impl Room {
+impl ChainMembers {
     /// The terms of a seat, which whoever had it before cannot use.
     pub fn terms(&self, seat: &SeatConnection) -> ChainLine {
         let token = random_token();
@@ -170,7 +170,7 @@ impl Room {
         let place = Place { address: (!self.has_roster).then_some(ip), seat };
         let steps = state.chain.join(place);
         drop(state);
-        self.tell(&steps);
+        self.send_steps(&steps);
         (!steps.is_empty()).then_some(steps)
     }
 
@@ -196,7 +196,7 @@ impl Room {
                 Ok(ChainLine::Linked(step)) => self.lock().chain.linked(seat, step),
                 Ok(ChainLine::Lost(step)) => {
                     let step = self.lock().chain.lost(seat, step);
-                    self.tell(step.as_slice());
+                    self.send_steps(step.as_slice());
                 }
                 _ => return log::debug!("seat {seat}: no line of a member"),
             }
@@ -210,7 +210,7 @@ impl Room {
         if member.is_some_and(|(ours, _)| Arc::ptr_eq(ours, stream)) {
             let steps = state.chain.leave(seat);
             drop(state);
-            self.tell(&steps);
+            self.send_steps(&steps);
         }
     }
 
@@ -237,12 +237,12 @@ impl Room {
         }
         let bytes = state.chain.bytes_of(seat).unwrap_or(0);
         drop(state);
-        self.tell(&steps);
+        self.send_steps(&steps);
         bytes
     }
 
     /// Tells members from whom they take.
-    fn tell(&self, steps: &[Step]) {
+    fn send_steps(&self, steps: &[Step]) {
         for &Step { seat, step, from } in steps {
             let state = self.lock();
             let source = |from: SeatId| {
@@ -271,7 +271,7 @@ impl Room {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, RoomState> {
+    fn lock(&self) -> MutexGuard<'_, MembersState> {
         lock(&self.state)
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     error::Result,
     proto::greeting::Greeting,
     server::builder::ServerCoreBuilder,
-    transport::chain::{members::Rooms, receive::ChainReceiver, send::ChainTransport},
+    transport::chain::{members::Chains, receive::ChainReceiver, send::ChainTransport},
 };
 
 pub mod feed;
@@ -26,10 +26,10 @@ pub mod upstream;
 
 /// Adds the chain to a server: the way, and the connections of its members.
 pub fn serve(host: ServerCoreBuilder) -> ServerCoreBuilder {
-    let rooms = Arc::new(Rooms::default());
+    let chains = Arc::new(Chains::default());
     let has_key = host.settings().key.is_some();
-    let serving = Arc::clone(&rooms);
-    host.transport(Box::new(ChainTransport { rooms, has_key })).handler(
+    let serving = Arc::clone(&chains);
+    host.transport(Box::new(ChainTransport { chains, has_key })).handler(
         Greeting::Chain,
         Arc::new(move |connection, lobby| serving.serve(&connection, lobby)),
     )

@@ -154,7 +154,7 @@ impl ReceiveSession for ChainReceiving {
             if taking.at < context.range.end && self.upstream.is_current(&link) {
                 log::debug!("seat {}: the link of step {step} is lost", context.offer.seat);
                 // A server that is gone is noticed above.
-                let _ = self.upstream.say(ChainLine::Lost(step));
+                let _ = self.upstream.send(ChainLine::Lost(step));
             }
         }
         let counts = Counts {
@@ -235,7 +235,7 @@ impl ChainReceiving {
         if taking.reported < taking.at {
             taking.reported = taking.at;
             // A server that is gone is noticed when a link is lost.
-            let _ = self.upstream.say(ChainLine::At(taking.at));
+            let _ = self.upstream.send(ChainLine::At(taking.at));
         }
         taking.report_due = now.after(REPORT_EVERY);
     }

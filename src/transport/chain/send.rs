@@ -23,7 +23,7 @@ use crate::{
     transfer::Outcome,
     transport::chain::{
         feed::FeedSpec,
-        members::{Room, Rooms, random_token},
+        members::{ChainMembers, Chains, random_token},
     },
     units::Rate,
 };
@@ -32,7 +32,7 @@ use crate::{
 #[derive(Debug)]
 pub struct ChainTransport {
     /// Its sessions.
-    pub rooms: Arc<Rooms>,
+    pub chains: Arc<Chains>,
     /// Clients prove a key, and take only from those who have.
     pub has_key: bool,
 }
@@ -40,15 +40,18 @@ pub struct ChainTransport {
 /// The chain of one session, which begins with its first seat.
 #[derive(Debug)]
 struct ChainSession {
-    rooms: Arc<Rooms>,
+    chains: Arc<Chains>,
     has_key: bool,
     source: Arc<Source>,
     rate: Option<Rate>,
-    room: OnceLock<Arc<Room>>,
+    members: OnceLock<Arc<ChainMembers>>,
 }
 
 /// How often a seat's progress is looked at.
 const CHECK_EVERY: Duration = Duration::from_millis(100);
+
+/// How long the end of a link whose client has everything is waited for, to count it.
+const COUNT_LIMIT: Duration = Duration::from_secs(2);
 
 /// How often the source file is checked for changes.
 const SOURCE_EVERY: Duration = Duration::from_secs(1);
@@ -65,18 +68,18 @@ impl Transport for ChainTransport {
         rate: Option<Rate>,
     ) -> Result<Box<dyn SendSession>> {
         Ok(Box::new(ChainSession {
-            rooms: Arc::clone(&self.rooms),
+            chains: Arc::clone(&self.chains),
             has_key: self.has_key,
             source: Arc::clone(source),
             rate,
-            room: OnceLock::new(),
+            members: OnceLock::new(),
         }))
     }
 }
 
 impl ChainSession {
-    fn room(&self, seat: &SeatConnection) -> &Room {
-        self.room.get_or_init(|| {
+    fn members(&self, seat: &SeatConnection) -> &ChainMembers {
+        self.members.get_or_init(|| {
             let spec = FeedSpec {
                 session: seat.session().id,
                 token: random_token(),
@@ -85,7 +88,7 @@ impl ChainSession {
                 stall: seat.session().stall,
                 pacer: self.rate.map(Pacer::new),
             };
-            self.rooms.begin(seat, spec)
+            self.chains.begin(seat, spec)
         })
     }
 
@@ -98,7 +101,7 @@ impl ChainSession {
         lines: &mut LineStream<'_>,
         reply: &mut EarlyReply,
     ) -> Result<(), TransferFailure> {
-        let (room, stall) = (self.room(seat), seat.session().stall);
+        let (members, stall) = (self.members(seat), seat.session().stall);
         let (mut kept, mut since, mut checked) = (offset, clock::now(), clock::now());
         loop {
             match lines.read_line(clock::now().after(CHECK_EVERY), Phase::Transfer) {
@@ -106,7 +109,8 @@ impl ChainSession {
                 Ok(line) => {
                     reply.line = Some(line);
                     reply.heard_at = Some(lines.last_read_at());
-                    reply.sent = room.feed.sent(seat.id()).bytes;
+                    // The others may have sent it all; its digest tells.
+                    reply.sent = self.source.info.bytes;
                     return Ok(());
                 }
                 Err(Error::TimedOut { .. }) => {}
@@ -114,7 +118,7 @@ impl ChainSession {
                 Err(error) => return Err(cut(error.to_string())),
             }
             let now = clock::now();
-            let has = room.progress(seat.id());
+            let has = members.progress(seat.id());
             if has > kept {
                 (kept, since) = (has, now);
                 seat.moved().store(has - offset, Ordering::Relaxed);
@@ -143,8 +147,8 @@ impl SendSession for ChainSession {
     }
 
     fn only_peers(&self) -> Vec<IpAddr> {
-        let room = self.room.get().filter(|_| self.has_key);
-        room.map(|room| room.addresses()).unwrap_or_default()
+        let members = self.members.get().filter(|_| self.has_key);
+        members.map(|members| members.addresses()).unwrap_or_default()
     }
 
     fn description(&self, stream: &TcpStream) -> String {
@@ -165,7 +169,7 @@ impl SendSession for ChainSession {
 
 impl ControlExtension for ChainSession {
     fn terms(&self, seat: &SeatConnection) -> Vec<u8> {
-        self.room(seat).terms(seat).encode()
+        self.members(seat).terms(seat).encode()
     }
 
     fn on_line(&self, seat: &SeatConnection, _: &str) -> Result<()> {
@@ -181,18 +185,21 @@ impl ControlExtension for ChainSession {
         reply: &mut EarlyReply,
     ) -> SendResult {
         drop(seat.release().fair_start.guard());
-        let room = self.room(seat);
-        room.release(range.end);
+        let members = self.members(seat);
+        members.release(range.end);
         let deadline = clock::now().after(seat.session().stall);
         let end = match copy::send_all(seat.stream(), &preface, deadline) {
             Err(_) => Err(cut("the connection failed at GO")),
             Ok(()) if range.is_empty() => Ok(()),
             Ok(()) => self.wait(seat, range.start, lines, reply),
         };
+        let mut until = clock::now();
         if end.is_err() {
-            room.drop_member(seat.id());
+            members.drop_member(seat.id());
+        } else if !range.is_empty() {
+            until = until.after(COUNT_LIMIT);
         }
-        let sent = room.feed.sent(seat.id());
+        let sent = members.feed.sent(seat.id(), until);
         seat.moved().store(sent.bytes, Ordering::Relaxed);
         let released = seat.release().released();
         SendResult { first: sent.first.map(|first| first.since(released)), end }
@@ -201,8 +208,8 @@ impl ControlExtension for ChainSession {
 
 impl Drop for ChainSession {
     fn drop(&mut self) {
-        if let Some(room) = self.room.get() {
-            self.rooms.end(room);
+        if let Some(members) = self.members.get() {
+            self.chains.end(members);
         }
     }
 }

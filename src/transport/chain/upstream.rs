@@ -68,7 +68,7 @@ impl Upstream {
         let control = socket::connect(&[server], clock::now().after(SETTLED_LIMIT))?;
         let (state, changed) = (Mutex::default(), Condvar::new());
         let upstream = Arc::new(Self { session, seat, server, control, state, changed });
-        upstream.say(join)?;
+        upstream.send(join)?;
         let following = Arc::clone(&upstream);
         spawn("chain", move || following.follow())
             .map_err(Error::io("start the chain's thread", "this process"))?;
@@ -90,11 +90,11 @@ impl Upstream {
                     Ok(ChainLine::From { step, source, ticket }) => {
                         let at = source.map(|(_, at)| at);
                         let said = match self.link(step, at, ticket) {
-                            Ok(true) => self.say(ChainLine::Linked(step)),
+                            Ok(true) => self.send(ChainLine::Linked(step)),
                             Ok(false) => Ok(()),
                             Err(error) => {
                                 log::debug!("seat {}: {error}", self.seat);
-                                self.say(ChainLine::Lost(step))
+                                self.send(ChainLine::Lost(step))
                             }
                         };
                         if said.is_err() {
@@ -155,7 +155,7 @@ impl Upstream {
     ///
     /// # Errors
     /// It is gone.
-    pub fn say(&self, line: ChainLine) -> Result<()> {
+    pub fn send(&self, line: ChainLine) -> Result<()> {
         copy::send_all(&self.control, &line.encode(), clock::now().after(LINK_LIMIT))
             .map_err(|stop| Error::io("speak to the other side", self.server)(stop.into()))
     }
