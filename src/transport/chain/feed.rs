@@ -60,6 +60,8 @@ pub struct Feed {
 struct FeedState {
     /// How many bytes there are; `None` before the release.
     held: Option<u64>,
+    /// How many there were when the links were woken last.
+    woke: u64,
     links: BTreeMap<SeatId, Arc<Link>>,
     /// Who may take; `None` is whoever has a ticket.
     only: Option<BTreeSet<IpAddr>>,
@@ -88,6 +90,12 @@ struct Link {
 /// No offset.
 const NONE: u64 = u64::MAX;
 
+/// A link that waits for more is woken by so many new bytes ...
+const WAKE_BYTES: u64 = 16 << 10;
+
+/// ... or after so long, by fewer.
+const WAKE_EVERY: Duration = Duration::from_millis(5);
+
 /// How often a link that waits looks whether it is to end.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -100,8 +108,13 @@ impl Feed {
 
     /// The first `bytes` bytes are there and may be taken.
     pub fn hold(&self, bytes: u64) {
-        self.lock().held = Some(bytes);
-        self.changed.notify_all();
+        let mut state = self.lock();
+        state.held = Some(bytes);
+        if bytes >= state.woke + WAKE_BYTES || bytes == self.spec.bytes {
+            state.woke = bytes;
+            drop(state);
+            self.changed.notify_all();
+        }
     }
 
     /// Only those at these addresses may take from now on.
@@ -230,7 +243,8 @@ impl Feed {
             if let Some(held) = state.held.filter(|&held| held > at) {
                 return Some(held);
             }
-            let waited = self.changed.wait_timeout(state, LOOK_EVERY);
+            let wait = if state.held.is_some() { WAKE_EVERY } else { LOOK_EVERY };
+            let waited = self.changed.wait_timeout(state, wait);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
