@@ -348,7 +348,7 @@ impl Counts {
                 unheard: None,
                 ..self
             },
-            Via::Swarm => Self {
+            Via::Swarm | Via::Chain => Self {
                 retransmitted: self.retransmitted,
                 bytes_from_server: self.bytes_from_server,
                 bytes_from_peers: self.bytes_from_peers,
@@ -407,6 +407,7 @@ mod tests {
         assert_eq!(kept(Via::Http), [""; 0]);
         let of_swarm = ["retransmitted", "bytes_from_server", "bytes_from_peers"];
         assert_eq!(kept(Via::Swarm), of_swarm);
+        assert_eq!(kept(Via::Chain), of_swarm);
         let of_server = ["local_drop", "network_lost", "unheard"];
         let of_datagrams: Vec<_> = Counts::NAMES
             .into_iter()

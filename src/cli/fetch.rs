@@ -56,7 +56,7 @@ pub(crate) struct FetchArgs {
     /// As many as are started here unless given.
     #[arg(long, value_parser = options::clients, value_name = "N", help_heading = "Gate")]
     pub(crate) group: Option<u16>,
-    /// Way: tcp, udp, raw, multicast, swarm or http
+    /// Way: tcp, udp, raw, multicast, swarm, chain, http
     ///
     /// The server's choice unless given.
     #[arg(long, help_heading = "Network")]

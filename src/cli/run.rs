@@ -43,7 +43,9 @@ pub(crate) struct RunArgs {
     #[arg(long, default_value = "25", value_parser = options::clients, value_name = "N")]
     #[arg(help_heading = "Gate")]
     pub(crate) clients: u16,
-    /// Way: tcp, udp, raw, multicast, swarm or http
+    /// Way, as tcp, multicast or chain
+    ///
+    /// tcp, udp, raw, multicast, swarm, chain or http.
     #[arg(long, default_value = "tcp", help_heading = "Network")]
     pub(crate) via: Via,
     /// Repeat, and print the median with its range

@@ -198,7 +198,7 @@ impl<'a> SeatTime<'a> {
         match session.record.via {
             Via::Tcp | Via::Http => self.local().or_else(|| self.connection(session)),
             Via::Udp | Via::Multicast => self.local().or_else(|| self.datagrams(session)),
-            Via::Swarm | Via::Raw => self.local(),
+            Via::Swarm | Via::Chain | Via::Raw => self.local(),
         }
     }
 

@@ -345,6 +345,11 @@ impl Lobby {
             .collect()
     }
 
+    /// The connection of `peer` belongs to a seat: it is not closed to make room.
+    pub fn keep(&self, peer: SocketAddr) {
+        self.admission.set_ready(peer);
+    }
+
     /// The sessions that have not ended, for every face that shows them.
     pub fn views(&self) -> Vec<GateView> {
         let gates: Vec<_> = self.lock().gates.clone();

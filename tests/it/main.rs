@@ -6,6 +6,7 @@
 
 mod common;
 
+mod chain;
 mod doctor;
 #[cfg(unix)]
 mod faults;

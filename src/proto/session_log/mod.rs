@@ -158,7 +158,7 @@ impl LogLine {
         let date = cells.optional("a date, YYYY-MM-DD", |text| Date::parse(text, DATE).ok())?;
         let time =
             cells.optional("a time, HH:MM:SS.ffffff", |text| Time::parse(text, TIME).ok())?;
-        let via = cells.needed("tcp, udp, raw, multicast, swarm or http", parsed)?;
+        let via = cells.needed("tcp, udp, raw, multicast, swarm, chain or http", parsed)?;
         let file_name = cells.needed("a file name", |text| FileName::new(&unescape(text)?).ok())?;
         let size = cells.needed("a number of bytes", parsed)?;
         let bytes_client = cells.optional("a number of bytes", parsed)?;
