@@ -47,6 +47,10 @@ pub struct BlockSender {
     /// The list that was read last.
     list: ReportedList,
     client: Liveness,
+    /// For how long a datagram waited for room in the client's buffer.
+    pub full: Duration,
+    /// When something to send was asked for last.
+    polled_at: Moment,
 }
 
 /// First and longest pause between two ENDs.
@@ -69,6 +73,8 @@ impl BlockSender {
             ends: EndTimer::new(PAUSE, now),
             list: ReportedList::default(),
             client: Liveness::new(blocks.end - blocks.start, 0, now),
+            full: Duration::ZERO,
+            polled_at: now,
         }
     }
 
@@ -165,6 +171,10 @@ impl BlockSender {
             return Err(self.client.stuck());
         }
         let open = self.pkt.wrapping_sub(self.seen) < self.window;
+        let span = now.since(std::mem::replace(&mut self.polled_at, now));
+        if !open && (self.next_new < self.end || !self.repair.is_empty()) {
+            self.full += span;
+        }
         let again = open.then(|| self.repair.pop_first()).flatten();
         let block = match again {
             Some(block) => block,

@@ -247,6 +247,7 @@ impl ControlExtension for UdpSession {
             (Ok(()), Some((_, listen))) => {
                 let end = self.serve_seat(seat, range, listen, lines, reply);
                 let counters = self.counters(seat.id());
+                seat.note(counters.evidence.get().copied().unwrap_or_default());
                 let sent = counters.payload.load(Ordering::Relaxed);
                 seat.moved().store(sent, Ordering::Relaxed);
                 let first = counters.first_us.load(Ordering::Relaxed);
