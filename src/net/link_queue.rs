@@ -24,7 +24,7 @@ pub struct LinkQueue {
 impl LinkQueue {
     /// Looks again if it is time to: `queued` says how many bytes are in the queue, where the system
     /// tells.
-    pub fn look(&mut self, now: Moment, queued: impl FnOnce() -> Option<u64>) {
+    pub fn update(&mut self, now: Moment, queued: impl FnOnce() -> Option<u64>) {
         let span = now.since(*self.looked_at.get_or_insert(now));
         if span >= LOOK_EVERY
             && let Some(queued) = queued()
@@ -48,7 +48,7 @@ mod tests {
     fn after_looks(every_ms: u64, queued: Option<u64>) -> Option<u64> {
         let mut queue = LinkQueue::default();
         for look in 0..=(1000 / every_ms) {
-            queue.look(Moment(look * every_ms * 1000), || queued);
+            queue.update(Moment(look * every_ms * 1000), || queued);
         }
         queue.full_us()
     }

@@ -238,7 +238,8 @@ mod tests {
                 "buffer_full_us": null,
                 "repair_us": null,
                 "rate_cuts": null,
-                "client_link_us": null
+                "client_link_us": null,
+                "buffer_bytes": null
               },
               "why": null
             }

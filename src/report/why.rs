@@ -89,6 +89,10 @@ const COPIES_MANY: f64 = 2.0;
 /// this.
 const QUEUE_STANDS_OUT: (u64, u64) = (2, 5_000);
 
+/// Of a client's buffer, which its system counts twice as full as it is, a queue on the way takes most
+/// if it holds one part in so many.
+const QUEUE_PART: u64 = 4;
+
 /// What a client's repair took longer than the others' is worth naming from this on.
 const REPAIR_MIN_US: u64 = 100_000;
 
@@ -222,7 +226,13 @@ impl<'a> SeatTime<'a> {
             Via::Udp | Via::Multicast => {
                 self.uplink(session).or_else(|| self.datagrams(&self.others(session)))
             }
-            Via::Swarm => self.swarm(session).or_else(|| self.connection(session)),
+            Via::Swarm => {
+                // Who waits for peers whose links are full has no slow link for that.
+                let seats = session.record.transfers.iter().filter_map(SeatTime::of);
+                let mut links = seats.map(|seat| seat.share(seat.evidence.client_link_us));
+                let free = links.all(|full| full < CLEAR / 2.0);
+                self.swarm(session).or_else(|| self.connection(session).filter(|_| free))
+            }
             Via::Raw => None,
         };
         let mut cause = self.local().or_else(way)?;
@@ -384,9 +394,14 @@ impl<'a> SeatTime<'a> {
             return Some(Cause { kind: CauseKind::Link, share, sentence });
         }
         let full = self.share(self.evidence.buffer_full_us);
-        let window = (full >= CLEAR).then(|| {
-            let what = "limited by its buffer for datagrams: it was full";
-            Cause::new(CauseKind::Window, full, what, "of the time")
+        // A buffer that a queue on the way mostly fills is no limit: the link is.
+        let queue = others_queue.map_or(own, |others| others.min(own));
+        let moved = self.transfer.bytes_client.unwrap_or(0).saturating_mul(queue);
+        let in_queue = (moved / micros(self.took).max(1)).saturating_mul(QUEUE_PART);
+        let buffer = self.evidence.buffer_bytes.filter(|buffer| in_queue < *buffer);
+        let window = buffer.filter(|_| full >= CLEAR).map(|buffer| {
+            let what = format!("limited by its buffer of {buffer} bytes: it was full");
+            Cause::new(CauseKind::Window, full, &what, "of the time")
         });
         // Who is alone has nobody to compare with: what a full queue loses is no fault of the way.
         let is_queue = others.is_empty() && own >= QUEUE_DELAY_US;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::units::{micros, total_saturating};
 
 counts! {
-    /// What tells why a transfer took its time. The client says the first six, and the last; the rest
+    /// What tells why a transfer took its time. The client says the first six, and its link; the rest
     /// is what the server's system and its sender saw of the way to it.
     Evidence:
     /// The client waited for the next payload byte, microseconds.
@@ -51,6 +51,8 @@ counts! {
     rate_cuts: "rate_cuts",
     /// The queue of the client's own link held pieces for other peers, microseconds.
     client_link_us: "client_link_full_us",
+    /// The client's buffer for datagrams, bytes as its system counts them.
+    buffer_bytes: "client_buffer_bytes",
 }
 
 /// By how much the figures of two clocks may differ: one part in so many, and [`CLOCK_SLACK`].

@@ -191,6 +191,7 @@ fn healthy_star_has_no_reason() {
         "repair_us",
         "rate_cuts",
         "client_link_us",
+        "buffer_bytes",
     ];
     nobody_is(&HEALTHY, &of_others);
 }
@@ -227,6 +228,7 @@ fn healthy_swarm_has_no_reason() {
         "buffer_full_us",
         "repair_us",
         "rate_cuts",
+        "buffer_bytes",
     ];
     nobody_is(&Sick { via: "swarm", ..HEALTHY }, &of_others);
 }
@@ -282,6 +284,28 @@ fn loss_on_the_way_to_one_host_of_a_group_is_named() {
                    add chain ip t i { type filter hook input priority 0; }; \
                    add rule ip t i ip protocol udp numgen random mod 100 < 5 drop\"";
     only_second_is(CauseKind::Loss, &Sick { via: "multicast", prepare, ..HEALTHY });
+}
+
+#[test]
+fn small_buffer_of_one_host_of_a_group_is_named() {
+    let strace = Command::new("strace").arg("-V").output();
+    let there = strace.is_ok_and(|output| output.status.success());
+    let (true, Some(_turn)) = (have("strace", there), turn_with_stars("star")) else { return };
+    // What would enlarge the buffers of its two sockets for datagrams does nothing. Its reports take
+    // their time, as over a long way: a small buffer is no limit on a short one.
+    let client = "strace -f -qq -o /dev/null -e trace=setsockopt \
+                  -e inject=setsockopt:retval=0:when=6..9+3";
+    let star = &["--host", "0=400mbit", "--host", "2=500kbit/100mbit"];
+    let sick = Sick { via: "multicast", star, ..HEALTHY };
+    only_second_is(CauseKind::Window, &Sick { client: (client, ""), ..sick });
+    nobody_is_slow(&sick);
+}
+
+/// Nobody has a reason in a session of `sick`.
+fn nobody_is_slow(sick: &Sick<'_>) {
+    let none = |reasons: &[Reason<'_>]| reasons.iter().all(|(_, reason)| reason.is_none());
+    let Some((record, said)) = session_with(none, sick) else { return };
+    assert!(none(&reasons(&record)), "{said}\n{:#?}", record.transfers);
 }
 
 #[test]

@@ -15,6 +15,8 @@ pub(super) struct GroupMember {
     pub(super) held: Duration,
     /// For how long a datagram waited for room in its buffer.
     pub(super) full: Duration,
+    /// One waited when something to send was asked for last.
+    pub(super) waited: bool,
     /// The number after the highest that it has seen.
     pub(super) seen: u32,
     /// The round to which `missing` is the whole answer.
@@ -40,6 +42,7 @@ impl GroupMember {
             window,
             held: Duration::ZERO,
             full: Duration::ZERO,
+            waited: false,
             seen,
             answered: 0,
             missing: Vec::new(),

@@ -270,9 +270,10 @@ impl GroupSender {
         let is_full = |member: &GroupMember| under_way(member) >= member.window;
         let span = now.since(self.polled_at).min(PAUSE.end);
         self.polled_at = now;
-        if !self.is_sent() {
-            let waited_for = |m: &&mut GroupMember| keeps_up(m) && is_full(m);
-            self.members.values_mut().filter(waited_for).for_each(|m| m.full += span);
+        let sends = !self.is_sent();
+        for member in self.members.values_mut() {
+            member.full += if member.waited { span } else { Duration::ZERO };
+            member.waited = sends && keeps_up(member) && is_full(member);
         }
         let active = || self.members.values().filter(|m| keeps_up(m));
         let (count, full) = (active().count(), active().filter(|m| is_full(m)).count());

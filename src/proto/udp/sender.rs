@@ -49,8 +49,9 @@ pub struct BlockSender {
     client: Liveness,
     /// For how long a datagram waited for room in the client's buffer.
     pub full: Duration,
-    /// When something to send was asked for last.
+    /// When something to send was asked for last, and whether it waited for room then.
     polled_at: Moment,
+    waited: bool,
 }
 
 /// First and longest pause between two ENDs.
@@ -75,6 +76,7 @@ impl BlockSender {
             client: Liveness::new(blocks.end - blocks.start, 0, now),
             full: Duration::ZERO,
             polled_at: now,
+            waited: false,
         }
     }
 
@@ -172,9 +174,8 @@ impl BlockSender {
         }
         let open = self.pkt.wrapping_sub(self.seen) < self.window;
         let span = now.since(std::mem::replace(&mut self.polled_at, now));
-        if !open && (self.next_new < self.end || !self.repair.is_empty()) {
-            self.full += span;
-        }
+        self.full += if self.waited { span } else { Duration::ZERO };
+        self.waited = !open && (self.next_new < self.end || !self.repair.is_empty());
         let again = open.then(|| self.repair.pop_first()).flatten();
         let block = match again {
             Some(block) => block,

@@ -288,8 +288,13 @@ fn seat_that_loses_most_datagrams_held_its_group_up() {
         (transfer.counts.lost, transfer.counts.network_lost) = (Some(4_000), Some(4_000));
     }
     assert_eq!(sentences(&record), [""; 3]);
-    record.transfers[1].evidence.buffer_full_us = Some(SECOND + SECOND / 2);
-    let full = "limited by its buffer for datagrams: it was full 75 % of the time";
+    let own = &mut record.transfers[1];
+    own.evidence.buffer_full_us = Some(SECOND + SECOND / 2);
+    (own.evidence.buffer_bytes, own.bytes_client) = (Some(212_992), Some(20_000_000));
+    // 9 ms of 10 MB a second are 90,000 bytes in a queue: the link is full, and the buffer with it.
+    assert_eq!(sentences(&record), [""; 3]);
+    all_queue(&mut record, [3_000, 9_000, 3_000]);
+    let full = "limited by its buffer of 212992 bytes: it was full 75 % of the time";
     let (sentence, advice) = second(&record);
     assert_eq!(sentence, format!("{full}{held}"));
     assert!(advice.contains("net.core.rmem_max"), "{advice}");

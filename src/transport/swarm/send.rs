@@ -117,12 +117,12 @@ impl SendSession for SwarmSendSession {
             all.get(&id).copied().unwrap_or_default()
         };
         let before = traffic().sent;
-        let full_before = torrent.member.look_at_link();
+        let full_before = torrent.member.update_link();
         torrent.member.admit(id);
         let end = wait_for_client(seat, torrent, id);
         let after = traffic();
         seat.moved().store(after.sent - before, Ordering::Relaxed);
-        let full = torrent.member.look_at_link();
+        let full = torrent.member.update_link();
         seat.note(Evidence {
             server_link_us: full.map(|full| full.saturating_sub(full_before.unwrap_or(0))),
             ..torrent.member.evidence_of(id)
@@ -177,7 +177,7 @@ fn wait_for_client(
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(failed(error)),
         }
-        torrent.member.look_at_link();
+        torrent.member.update_link();
         let now = clock::now();
         let has = torrent.member.pieces_of(id).unwrap_or(pieces);
         if has > pieces {

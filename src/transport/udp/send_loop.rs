@@ -186,7 +186,7 @@ impl SendLoop {
             self.remove_group_faults();
             self.adjust_rate();
             let queued = || self.spec.sockets.iter().filter_map(SendSocket::queued).max();
-            self.link.look(clock::now(), queued);
+            self.link.update(clock::now(), queued);
             if self.send_burst() {
                 continue;
             }

@@ -128,11 +128,11 @@ impl SwarmMember {
 
     /// Looks at the queue of our own link if it is time to, and says for how long it has been full,
     /// microseconds.
-    pub fn look_at_link(&self) -> Option<u64> {
+    pub fn update_link(&self) -> Option<u64> {
         let mut state = self.lock();
         let MemberState { accounting, connections, .. } = &mut *state;
         let queued = || connections.values().filter_map(|connection| connection.queued()).max();
-        accounting.link.look(clock::now(), queued);
+        accounting.link.update(clock::now(), queued);
         accounting.link.full_us()
     }
 
