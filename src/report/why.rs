@@ -229,8 +229,8 @@ impl<'a> SeatTime<'a> {
             Via::Swarm => {
                 // Who waits for peers whose links are full has no slow link for that.
                 let seats = session.record.transfers.iter().filter_map(SeatTime::of);
-                let mut links = seats.map(|seat| seat.share(seat.evidence.client_link_us));
-                let free = links.all(|full| full < CLEAR / 2.0);
+                let full = seats.map(|seat| seat.share(seat.evidence.client_link_us));
+                let free = full.fold(0.0, f64::max) < CLEAR / 2.0;
                 self.swarm(session).or_else(|| self.connection(session).filter(|_| free))
             }
             Via::Raw => None,
@@ -349,11 +349,9 @@ impl<'a> SeatTime<'a> {
         let sent = total_saturating(transfers.iter().filter_map(|t| t.bytes_server));
         #[allow(clippy::cast_precision_loss, reason = "exact to 2^53 bytes")]
         let copies = sent as f64 / file.bytes.max(1) as f64;
-        let link = |seat: SeatTime<'_>| {
-            seat.evidence.client_link_us.map(|full| seat.share(Some(full)) >= CLEAR)
-        };
-        let links: Option<Vec<bool>> =
-            transfers.iter().filter_map(SeatTime::of).map(link).collect();
+        let link = |s: SeatTime<'_>| Some(s.share(Some(s.evidence.client_link_us?)) >= CLEAR);
+        let seats = transfers.iter().filter_map(SeatTime::of);
+        let links: Option<Vec<bool>> = seats.map(link).collect();
         match links {
             Some(full) if copies >= COPIES_MANY && full.iter().all(|full| *full) => {
                 let share = self.share(self.evidence.client_link_us);
@@ -361,8 +359,7 @@ impl<'a> SeatTime<'a> {
                 let sentence = format!("{what} {copies:.1} copies");
                 Some(Cause { kind: CauseKind::PeerUplinks, share, sentence })
             }
-            Some(full) if copies >= COPIES_MANY && full.contains(&true) => None,
-            Some(_) if copies >= COPIES_MANY => self.uplink(session),
+            Some(full) if copies >= COPIES_MANY && !full.contains(&true) => self.uplink(session),
             _ if copies <= COPIES_FEW => self.uplink(session),
             _ => None,
         }
