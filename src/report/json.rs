@@ -233,7 +233,13 @@ mod tests {
                 "rtt_us": null,
                 "delivery_rate": null,
                 "queued_bytes": null,
-                "paced_us": null
+                "paced_us": null,
+                "server_link_us": null,
+                "buffer_full_us": null,
+                "repair_us": null,
+                "rate_cuts": null,
+                "client_link_us": null,
+                "buffer_bytes": null
               },
               "why": null
             }

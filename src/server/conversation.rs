@@ -342,9 +342,7 @@ fn transfer_to(
     };
     transfer.counts = transfer.counts.of_client(seat.session().via);
     send_session.add_counts(seat.id(), &mut transfer.counts);
-    if send_session.fills_control() {
-        transfer.evidence = transfer.evidence.or(seat.evidence());
-    }
+    transfer.evidence = transfer.evidence.or(seat.evidence(send_session.fills_control()));
     let mut changed = false;
     if let Some(failure) = failure {
         changed = failure.source_changed;

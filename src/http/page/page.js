@@ -431,7 +431,7 @@ function slow(d) {
   const lines = [];
   for (const r of d.results.filter(r => r.why)) {
     const last = lines[lines.length - 1];
-    if (last && last.why.cause === r.why.cause && ['rate', 'uplink'].includes(r.why.cause)) last.to = r.seat;
+    if (last && last.why.cause === r.why.cause && ['rate', 'uplink', 'peer_uplinks'].includes(r.why.cause)) last.to = r.seat;
     else lines.push({from: r.seat, to: r.seat, why: r.why});
   }
   const items = lines.slice(0, BARS_MAX).map(l => make('li',

@@ -122,8 +122,9 @@ impl Seat {
             }
             None => {}
         }
-        if self.is_released() && self.send_session().fills_control() {
-            transfer.evidence = transfer.evidence.or(self.evidence());
+        if self.is_released() {
+            let fills_control = self.send_session().fills_control();
+            transfer.evidence = transfer.evidence.or(self.evidence(fills_control));
         }
         if transfer.reason.is_none() && self.is_released() {
             transfer.reason = self.release().disturbed();

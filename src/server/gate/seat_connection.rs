@@ -141,9 +141,10 @@ impl SeatConnection {
         *known = known.or(evidence);
     }
 
-    /// What its sender and the system saw of the payload on its connection.
-    pub fn evidence(&self) -> Evidence {
-        lock(&self.evidence).or(tcp_info::evidence(&self.stream))
+    /// What its sender saw, and the system where the payload `fills_control`, its own connection.
+    pub fn evidence(&self, fills_control: bool) -> Evidence {
+        let noted = *lock(&self.evidence);
+        if fills_control { noted.or(tcp_info::evidence(&self.stream)) } else { noted }
     }
 
     /// A row for the log with what is known of this client.
