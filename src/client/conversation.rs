@@ -11,6 +11,7 @@ use crate::{
     client::{
         config::FetchConfig,
         download::{Checked, Download, Verified},
+        listen::TrainListener,
         messages::{OFFER_LIMIT, prove, read_message, server_error},
         part::PublishedCopy,
         receive::{
@@ -23,11 +24,11 @@ use crate::{
     },
     digest::Digest,
     error::{Error, Phase, Result},
-    net::{clock, cpu_times, cpu_times_since, line_stream::LineStream},
+    net::{clock, cpu_times, cpu_times_since, line_stream::LineStream, socket},
     proto::native::{ClientHello, ErrorCode, FromClient, FromServer, Join, Offer, Receipt},
     session::{SeatId, Via},
     text::escape,
-    transfer::{Evidence, Outcome, Transfer},
+    transfer::{Evidence, Outcome, Transfer, auto::AUTO_WAYS},
     units::{Moment, micros},
 };
 
@@ -80,6 +81,14 @@ struct Conversation<'a> {
     released: Moment,
 }
 
+/// How a client's wait at the gate ends.
+enum WaitEnd {
+    /// GO; where the session's clients are, if the server said so.
+    Go(BTreeSet<IpAddr>),
+    /// Another way was chosen.
+    Offer(Offer),
+}
+
 /// What a client has ready for GO.
 struct Prepared {
     download: Download,
@@ -94,13 +103,21 @@ impl Conversation<'_> {
         let peer = stream.peer_addr().map_err(Error::io("connect", "the server"))?;
         let mut lines = LineStream::new(&stream, peer, b"");
         self.client.set_stage(ClientStage::Joining);
-        let offer = self.join(&stream, &mut lines)?;
-        let prepared = self.prepare(&offer, &stream, &mut lines);
-        let mut prepared = prepared.inspect_err(|error| send_refusal(&lines, error))?;
+        let mut offer = self.join(&stream, &mut lines)?;
+        let mut prepared = self.get_ready(&offer, &stream, &mut lines)?;
+        let others = loop {
+            match self.wait(&mut lines, &offer, prepared.offset, &stream)? {
+                WaitEnd::Go(others) => break others,
+                WaitEnd::Offer(chosen) => {
+                    // Its part has another name, or is another's until this is closed.
+                    drop(prepared);
+                    offer = chosen;
+                    self.report.offer = Some(offer.clone());
+                    prepared = self.get_ready(&offer, &stream, &mut lines)?;
+                }
+            }
+        };
         let offset = prepared.offset;
-        lines.write_line(&FromClient::Ready { offset }.encode())?;
-        self.client.set_stage(ClientStage::Waiting);
-        let others = self.wait(&mut lines, &offer, offset)?;
         if !others.is_empty() {
             prepared.session.limit_peers(others);
         }
@@ -159,6 +176,8 @@ impl Conversation<'_> {
             via: config.via,
             name: name.clone(),
             takes_trees: config.takes_trees(),
+            ways: self.ways(),
+            auto: config.auto,
         };
         prove(lines, config.key.as_ref())?;
         self.report.key = lines.is_sealed();
@@ -175,6 +194,26 @@ impl Conversation<'_> {
         self.report.transfer = Some(transfer);
         self.report.offer = Some(offer.clone());
         Ok(offer)
+    }
+
+    /// The ways of which the server may choose one.
+    fn ways(&self) -> Vec<Via> {
+        let knows = |via: &Via| self.transports.iter().any(|transport| transport.via() == *via);
+        AUTO_WAYS.into_iter().filter(knows).collect()
+    }
+
+    /// OFFER to READY.
+    fn get_ready(
+        &self,
+        offer: &Offer,
+        stream: &TcpStream,
+        lines: &mut LineStream<'_>,
+    ) -> Result<Prepared> {
+        let prepared = self.prepare(offer, stream, lines);
+        let prepared = prepared.inspect_err(|error| send_refusal(lines, error))?;
+        lines.write_line(&FromClient::Ready { offset: prepared.offset }.encode())?;
+        self.client.set_stage(ClientStage::Waiting);
+        Ok(prepared)
     }
 
     /// Checks the offer and opens the part; hashes what an earlier session left in it.
@@ -216,14 +255,16 @@ impl Conversation<'_> {
         Ok(Prepared { download, session, offset })
     }
 
-    /// At the gate: until GO. Returns where the session's clients are, if the server said so.
+    /// At the gate: until GO, or another offer. A measurement is taken part in meanwhile.
     fn wait(
         &self,
         lines: &mut LineStream<'_>,
         offer: &Offer,
         offset: u64,
-    ) -> Result<BTreeSet<IpAddr>> {
+        stream: &TcpStream,
+    ) -> Result<WaitEnd> {
         let mut others = BTreeSet::new();
+        let mut listener = None;
         let (peer, missing) = (lines.peer(), offer.file.bytes - offset);
         loop {
             match read_message(lines, clock::now().after(GATE_SILENCE), Phase::Muster)? {
@@ -231,7 +272,24 @@ impl Conversation<'_> {
                 FromServer::Peers(at) if others.len() <= usize::from(offer.clients) => {
                     others.extend(at);
                 }
-                FromServer::Go { bytes } if bytes == missing => return Ok(others),
+                FromServer::Go { bytes } if bytes == missing => return Ok(WaitEnd::Go(others)),
+                FromServer::Probe(probe) => {
+                    let interface = self.transports.iter().find_map(|way| way.interface());
+                    listener = TrainListener::join(&probe, interface, lines);
+                }
+                FromServer::Burst { bytes: 0 } => {
+                    listener.iter_mut().try_for_each(|train| train.listen(stream, lines))?;
+                }
+                FromServer::Burst { bytes } => pass_over(bytes, stream, lines)?,
+                FromServer::Probed => {
+                    let datagrams = listener.as_ref().map_or(0, TrainListener::total);
+                    lines.write_line(&FromClient::Probed { datagrams }.encode())?;
+                }
+                FromServer::Offer(new)
+                    if is_same(&new, offer) && offer.via == Via::Tcp && new.via != Via::Tcp =>
+                {
+                    return Ok(WaitEnd::Offer(new));
+                }
                 FromServer::Go { bytes } => {
                     let what = format!("GO with {bytes} bytes of the {missing} that are missing");
                     return Err(Error::protocol(peer, what));
@@ -407,6 +465,27 @@ impl Conversation<'_> {
             Err(error) => log::warn!("seat {seat}: no summary: {error}"),
         }
     }
+}
+
+/// Whether an offer differs from the first one in its way alone.
+fn is_same(new: &Offer, first: &Offer) -> bool {
+    *new == Offer { via: new.via, ..first.clone() }
+}
+
+/// Reads bytes that are there to be measured.
+fn pass_over(bytes: u32, stream: &TcpStream, lines: &mut LineStream<'_>) -> Result<()> {
+    let deadline = clock::now().after(GATE_SILENCE);
+    let mut left = bytes as usize - lines.take_buffered(bytes.into()).len();
+    let mut buffer = [0; 4096];
+    while left > 0 {
+        let most = left.min(buffer.len());
+        let read = socket::read_until(stream, &mut buffer[..most], deadline);
+        match read.map_err(Error::io("hear from the other side", lines.peer()))? {
+            0 => return Err(Error::protocol(lines.peer(), "the end of the connection in a burst")),
+            read => left -= read,
+        }
+    }
+    Ok(())
 }
 
 /// Once the last byte is in, a server that is gone takes only its own figures with it: the copy is

@@ -9,6 +9,7 @@ mod conversation;
 mod copy_part;
 pub mod download;
 pub mod echo;
+mod listen;
 pub(crate) mod messages;
 mod opening;
 pub mod part;

@@ -114,6 +114,7 @@ impl LogLine {
             released_at: self.released_at,
             sender: self.sender,
             key: self.key,
+            auto: self.auto,
             transfers: vec![self.transfer],
         }
     }
@@ -123,8 +124,15 @@ impl LogLine {
     fn join(self, record: &mut Record) -> Result<(), LineError> {
         let session = self.session;
         let conflict = |name| Err(LineError::Conflict { session, name });
-        if record.via != self.via {
-            return conflict("via");
+        // A client that left before the way was chosen has the one that was offered first.
+        match (&record.auto, &self.auto) {
+            (None, Some(_)) if record.released_at.is_none() => record.via = self.via,
+            (Some(_), None) if self.released_at.is_none() => {}
+            _ if record.via != self.via => return conflict("via"),
+            _ => {}
+        }
+        if !merge(&mut record.auto, self.auto) {
+            return conflict("auto");
         }
         if record.file != self.file {
             return conflict("file");
@@ -216,6 +224,7 @@ mod tests {
             released_at: OffsetDateTime::from_unix_timestamp(1_790_000_000).ok(),
             sender: None,
             key: true,
+            auto: None,
             transfers: (1..=3)
                 .map(|seat| Transfer::new(SeatId(seat), "", Outcome::Complete))
                 .chain([Transfer::new(SeatId(2), "late", Outcome::Refused)])

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, net::Shutdown, sync::Arc};
 use crate::{
     net::primitives::{TcpStream, atomic::AtomicU64},
     server::gate::{
+        choice::SeatCall,
         pending::{MusterEnd, PendingClient},
         release::Release,
         waiting_list::WaitingList,
@@ -22,6 +23,10 @@ pub(super) struct GateState {
     pub(super) deadline: Moment,
     /// The user has asked for the release.
     pub(super) by_hand: bool,
+    /// The muster's time was over when the way was chosen.
+    pub(super) is_expired: bool,
+    /// How long the seats that measure are waited for.
+    pub(super) settle_until: Moment,
     /// At least one client has had a seat.
     pub(super) visited: bool,
     /// Who waits for a seat of the full muster.
@@ -40,6 +45,8 @@ pub(super) struct TakenSeat {
     pub(super) given_up: Option<String>,
     /// Bytes that the client has of an earlier session.
     pub(super) resumed: u64,
+    /// What its thread is to do.
+    pub(super) call: Option<SeatCall>,
 }
 
 /// Where a gate stands.
@@ -57,6 +64,8 @@ pub(super) enum SeatPhase {
     Preparing,
     /// The client is ready; its thread waits for the release.
     Ready,
+    /// The client was ready; its thread measures, or offers it the chosen way.
+    Settling,
     /// The client lost the seat before the release; its thread reads why, and leaves.
     Evicted(MusterEnd),
     /// The client is admitted, and its transfer is not over.
@@ -110,7 +119,7 @@ impl GateState {
     /// The muster is over without a release; a client that is not ready yet is in a read.
     pub(super) fn end(&mut self, end: MusterEnd) {
         for seat in self.seats.values_mut() {
-            if matches!(seat.phase, SeatPhase::Preparing) {
+            if matches!(seat.phase, SeatPhase::Preparing | SeatPhase::Settling) {
                 seat.send_away(end.clone());
             }
         }
@@ -158,7 +167,7 @@ impl GateState {
                     seat.phase = SeatPhase::Released;
                     admitted += 1;
                 }
-                SeatPhase::Preparing => {
+                SeatPhase::Preparing | SeatPhase::Settling => {
                     let late = "the gate opened before this client was ready";
                     seat.send_away(MusterEnd::NotEnough(late.to_owned()));
                 }
