@@ -91,11 +91,11 @@ const SMALL: u64 = 4_000_000;
 const SHORT_S: f64 = 0.5;
 
 /// A seat whose share is less than this of the median one has a slow link of its own.
-const OWN_LIMIT: f64 = 0.6;
+const OWN_LIMIT: f64 = 0.35;
 
 /// What the ways reach of their bound, and what they need to begin, seconds: from sessions on stars.
 const TCP: (f64, f64) = (0.97, 0.02);
-const MULTICAST: (f64, f64) = (0.94, 0.10);
+const MULTICAST: (f64, f64) = (0.97, 0.03);
 const SWARM: (f64, f64) = (0.75, 0.25);
 
 /// What the repair of three and more lost datagrams of a hundred adds, seconds.
@@ -127,22 +127,27 @@ impl MeasuredSeat {
         self.ways.contains(&via) || self.ways.is_empty() && via == Via::Tcp
     }
 
-    /// The rate to the group that it followed, bit/s, and the thousandths that it lost of that.
-    fn followed(&self, sent: &[SentStep]) -> Option<(u64, u64)> {
-        let (mut rate, mut came, mut due) = (None, 0, 0);
+    /// The rate to the group that it followed, bit/s, the thousandths that it lost of that, and whether
+    /// it could not follow the next step. Nothing of a seat that said what cannot be.
+    fn followed(&self, sent: &[SentStep]) -> Option<(u64, u64, bool)> {
+        if self.misses(sent).is_some() {
+            return None;
+        }
+        let (mut rate, mut came, mut due, mut is_limit) = (None, 0, 0, false);
         for (number, step) in sent.iter().enumerate() {
             let of = |heard: &&HeardStep| usize::from(heard.step) == number;
             let Some(heard) = self.heard.iter().find(of) else { continue };
             if !heard.follows(step) {
                 // Behind a full queue the tail comes at the link's own rate.
                 rate = bit_s(heard.tail, heard.tail_us).filter(|_| heard.tail >= 8).or(rate);
+                is_limit = true;
                 break;
             }
             rate = bit_s(step.datagrams, step.span_us).or(rate);
             (came, due) = (came + heard.datagrams, due + step.datagrams);
         }
         let lost = u64::from(due - came) * 1000 / u64::from(due.max(1));
-        rate.map(|rate| (rate, lost))
+        rate.map(|rate| (rate, lost, is_limit))
     }
 
     /// Why it cannot have multicast.
@@ -196,23 +201,36 @@ pub fn without_measuring<'a>(
     Some((ways.first().copied().unwrap_or(Via::Tcp), AutoChoice { why, ..AutoChoice::default() }))
 }
 
-/// What the burst says: the server's uplink and the least downlink, bit/s.
-fn links<'a>(seats: impl Iterator<Item = &'a MeasuredSeat>) -> Option<(f64, f64, f64)> {
-    let mut shares: Vec<f64> = seats.filter_map(|seat| seat.down).map(|down| down as f64).collect();
+/// What the burst and the train say, bit/s: the server's uplink, the least downlink, and all uplinks of
+/// the clients together, each taken to be as wide as its downlink.
+fn links<'a>(
+    seats: impl Iterator<Item = &'a MeasuredSeat> + Clone,
+    sent: &[SentStep],
+) -> Option<(f64, f64, f64)> {
+    let mut shares: Vec<f64> = seats.clone().filter_map(|seat| Some(seat.down? as f64)).collect();
     shares.sort_by(f64::total_cmp);
-    let (least, median) = (*shares.first()?, shares[shares.len() / 2]);
-    let up: f64 = shares.iter().sum();
-    // Where all have about the same they share the server's link, and their own is no narrower.
-    let down = if least < median * OWN_LIMIT { least } else { up };
-    let peers_up = shares.iter().map(|&share| if share < median * OWN_LIMIT { share } else { up });
-    Some((up, down, peers_up.sum()))
+    let (median, up) = (*shares.get(shares.len() / 2)?, shares.iter().sum::<f64>());
+    let downs = seats.map(|seat| {
+        let share = seat.down.map_or(up, |down| down as f64);
+        match seat.followed(sent) {
+            // It was too slow for the train, or it was not: what its share of the burst was says less.
+            Some((rate, _, true)) => share.max(rate as f64).min(up),
+            Some(_) => up,
+            None if share < median * OWN_LIMIT => share,
+            // Where all have about the same they share the server's link, and their own is no narrower.
+            None => up,
+        }
+    });
+    let downs: Vec<f64> = downs.collect();
+    let least = downs.iter().copied().min_by(f64::total_cmp)?;
+    Some((up, least, downs.iter().sum()))
 }
 
 /// Whether a burst has shown that nothing is to gain by another way.
 pub fn is_short<'a>(bytes: u64, seats: impl Iterator<Item = &'a MeasuredSeat> + Clone) -> bool {
     let clients = seats.clone().count() as f64;
     let tcp = |(up, _, _): (f64, f64, f64)| bytes as f64 * 8.0 * clients / up;
-    links(seats).map(tcp).is_some_and(|seconds| seconds < SHORT_S)
+    links(seats, &[]).map(tcp).is_some_and(|seconds| seconds < SHORT_S)
 }
 
 /// The way that is expected to be the fastest.
@@ -226,7 +244,7 @@ pub fn choose<'a>(
 ) -> (Via, AutoChoice) {
     let (mut ways, mut why) = usable(seats.clone());
     let each = || seats.clone().map(|(_, seat)| seat);
-    let Some((up, down, peers_up)) = links(each()) else {
+    let Some((up, down, peers_up)) = links(each(), sent) else {
         let why = why + "this system does not tell what the connections delivered";
         return (Via::Tcp, AutoChoice { why, ..AutoChoice::default() });
     };
@@ -252,24 +270,21 @@ pub fn choose<'a>(
     }
     if ways.contains(&Via::Multicast) {
         let out = seats.clone().find_map(|(id, seat)| Some((id, seat, seat.misses(sent)?)));
-        let followed: Option<Vec<_>> = each().map(|seat| seat.followed(sent)).collect();
-        match (out, followed) {
-            (Some((id, seat, fault)), _) => {
-                why += &format!("no multicast: seat {id} ({}) {fault}; ", escape(&seat.name));
-            }
-            (None, Some(followed)) => {
-                figures.group_rate = followed.iter().map(|(rate, _)| *rate).min();
-                figures.group_lost = followed.iter().map(|(_, lost)| *lost).max();
-                let group = figures.group_rate.map_or(limit, |rate| (rate as f64).min(limit));
-                let lost = figures.group_lost.unwrap_or(0).min(30) as f64 / 30.0;
-                let seconds = seconds(MULTICAST, bits / group) + REPAIR_S * lost;
-                figures.multicast_us = us(seconds);
-            }
-            (None, None) => why += "no multicast: its rate could not be measured; ",
+        let followed = || each().map(|seat| seat.followed(sent)).collect::<Option<Vec<_>>>();
+        if let Some((id, seat, fault)) = out {
+            why += &format!("no multicast: seat {id} ({}) {fault}; ", escape(&seat.name));
+        } else if let Some(followed) = followed() {
+            figures.group_rate = followed.iter().map(|(rate, ..)| *rate).min();
+            figures.group_lost = followed.iter().map(|(_, lost, _)| *lost).max();
+            let group = figures.group_rate.map_or(limit, |rate| (rate as f64).min(limit));
+            let lost = figures.group_lost.unwrap_or(0).min(30) as f64 / 30.0;
+            figures.multicast_us = us(seconds(MULTICAST, bits / group) + REPAIR_S * lost);
+        } else {
+            why += "no multicast: its rate could not be measured; ";
         }
     }
-    let mut expected = AUTO_WAYS.into_iter().filter(|via| ways.contains(via));
-    let expected = expected.by_ref().filter_map(|via| Some((figures.expected_us(via)?, via)));
+    let expected = AUTO_WAYS.into_iter().filter(|via| ways.contains(via));
+    let expected = expected.filter_map(|via| Some((figures.expected_us(via)?, via)));
     let via = expected.min_by_key(|&(us, _)| us).map_or(Via::Tcp, |(_, via)| via);
     why.truncate(why.trim_end_matches("; ").len());
     (via, AutoChoice { figures, why })

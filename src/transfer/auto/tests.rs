@@ -65,7 +65,7 @@ fn equal_links_with_a_group_choose_multicast() {
 
 #[test]
 fn seat_that_heard_nothing_makes_it_a_swarm_and_is_named() {
-    let sent = train(3);
+    let sent = train(9);
     let mut seats = vec![seat(12_000_000, heard(&sent, 96e6, 0.0)); 8];
     seats[4] = MeasuredSeat { heard: Vec::new(), total: Some(0), ..seats[4].clone() };
     let (via, choice) = chosen(FILE, None, &sent, &seats);
@@ -73,7 +73,7 @@ fn seat_that_heard_nothing_makes_it_a_swarm_and_is_named() {
     assert_eq!(choice.why, "no multicast: seat 5 (pc) heard nothing of the group");
     // One answer that is late is no reason, all of them are.
     seats[4] =
-        MeasuredSeat { heard: heard(&sent[..2], 96e6, 0.0), total: None, ..seats[4].clone() };
+        MeasuredSeat { heard: heard(&sent[..8], 96e6, 0.0), total: None, ..seats[4].clone() };
     assert_eq!(chosen(FILE, None, &sent, &seats).0, Via::Multicast);
     seats[4].heard.clear();
     let (via, choice) = chosen(FILE, None, &sent, &seats);
@@ -104,11 +104,11 @@ fn bucket_of_a_slow_host_is_not_taken_for_its_rate() {
 
 #[test]
 fn answer_that_cannot_be_true_excludes_multicast() {
-    let sent = train(4);
+    let sent = train(9);
     let honest = seat(12_000_000, heard(&sent, 96e6, 0.0));
     let lies = [
         HeardStep { datagrams: u32::MAX, ..honest.heard[1] },
-        HeardStep { step: 4, ..honest.heard[1] },
+        HeardStep { step: 9, ..honest.heard[1] },
         HeardStep { tail: honest.heard[1].datagrams + 1, ..honest.heard[1] },
         HeardStep { tail_us: u64::MAX, ..honest.heard[1] },
     ];
