@@ -213,12 +213,13 @@ fn links<'a>(
     let downs = seats.map(|seat| {
         let share = seat.down.map_or(up, |down| down as f64);
         match seat.followed(sent) {
-            // It was too slow for the train, or it was not: what its share of the burst was says less.
-            Some((rate, _, true)) => share.max(rate as f64).min(up),
-            Some(_) => up,
-            None if share < median * OWN_LIMIT => share,
+            // Its link was too slow for the train, or it was not; a group that is slower than its share
+            // of the burst says nothing of its link.
+            Some((rate, _, true)) if rate as f64 >= share => (rate as f64).min(up),
+            Some((_, _, false)) => up,
+            _ if share < median * OWN_LIMIT => share,
             // Where all have about the same they share the server's link, and their own is no narrower.
-            None => up,
+            _ => up,
         }
     });
     let downs: Vec<f64> = downs.collect();

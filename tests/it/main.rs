@@ -6,6 +6,7 @@
 
 mod common;
 
+mod auto;
 mod doctor;
 #[cfg(unix)]
 mod faults;
