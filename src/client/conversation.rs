@@ -1,17 +1,11 @@
 //! One client's conversation with the server, from JOIN to its receipt.
 
-use std::{
-    collections::BTreeSet,
-    net::{IpAddr, TcpStream},
-    sync::atomic::Ordering,
-    time::Duration,
-};
+use std::{net::TcpStream, sync::atomic::Ordering, time::Duration};
 
 use crate::{
     client::{
         config::FetchConfig,
         download::{Checked, Download, Verified},
-        listen::TrainListener,
         messages::{OFFER_LIMIT, prove, read_message, server_error},
         part::PublishedCopy,
         receive::{
@@ -21,19 +15,17 @@ use crate::{
         report::{ClientReport, outcome_of},
         run::FetchRun,
         shared::{Client, ClientStage},
+        waiting::{self, WaitEnd},
     },
     digest::Digest,
     error::{Error, Phase, Result},
-    net::{clock, cpu_times, cpu_times_since, line_stream::LineStream, socket},
+    net::{clock, cpu_times, cpu_times_since, line_stream::LineStream},
     proto::native::{ClientHello, ErrorCode, FromClient, FromServer, Join, Offer, Receipt},
     session::{SeatId, Via},
     text::escape,
-    transfer::{Evidence, Outcome, Transfer, auto::AUTO_WAYS},
+    transfer::{Evidence, Outcome, Transfer},
     units::{Moment, micros},
 };
-
-/// How long the gate may be silent; it sends WAIT every second.
-const GATE_SILENCE: Duration = Duration::from_secs(10);
 
 /// How long the server's summary is waited for.
 const SUMMARY_LIMIT: Duration = Duration::from_secs(30);
@@ -81,14 +73,6 @@ struct Conversation<'a> {
     released: Moment,
 }
 
-/// How a client's wait at the gate ends.
-enum WaitEnd {
-    /// GO; where the session's clients are, if the server said so.
-    Go(BTreeSet<IpAddr>),
-    /// Another way was chosen.
-    Offer(Offer),
-}
-
 /// What a client has ready for GO.
 struct Prepared {
     download: Download,
@@ -106,7 +90,12 @@ impl Conversation<'_> {
         let mut offer = self.join(&stream, &mut lines)?;
         let mut prepared = self.get_ready(&offer, &stream, &mut lines)?;
         let others = loop {
-            match self.wait(&mut lines, &offer, prepared.offset, &stream)? {
+            match waiting::wait(
+                (self.client, self.transports),
+                &stream,
+                &mut lines,
+                (&offer, prepared.offset),
+            )? {
                 WaitEnd::Go(others) => break others,
                 WaitEnd::Offer(chosen) => {
                     // Its part has another name, or is another's until this is closed.
@@ -176,7 +165,7 @@ impl Conversation<'_> {
             via: config.via,
             name: name.clone(),
             takes_trees: config.takes_trees(),
-            ways: self.ways(),
+            ways: waiting::ways(self.transports),
             auto: config.auto,
         };
         prove(lines, config.key.as_ref())?;
@@ -194,12 +183,6 @@ impl Conversation<'_> {
         self.report.transfer = Some(transfer);
         self.report.offer = Some(offer.clone());
         Ok(offer)
-    }
-
-    /// The ways of which the server may choose one.
-    fn ways(&self) -> Vec<Via> {
-        let knows = |via: &Via| self.transports.iter().any(|transport| transport.via() == *via);
-        AUTO_WAYS.into_iter().filter(knows).collect()
     }
 
     /// OFFER to READY.
@@ -253,51 +236,6 @@ impl Conversation<'_> {
         };
         self.client.expect(info.bytes - offset);
         Ok(Prepared { download, session, offset })
-    }
-
-    /// At the gate: until GO, or another offer. A measurement is taken part in meanwhile.
-    fn wait(
-        &self,
-        lines: &mut LineStream<'_>,
-        offer: &Offer,
-        offset: u64,
-        stream: &TcpStream,
-    ) -> Result<WaitEnd> {
-        let mut others = BTreeSet::new();
-        let mut listener = None;
-        let (peer, missing) = (lines.peer(), offer.file.bytes - offset);
-        loop {
-            match read_message(lines, clock::now().after(GATE_SILENCE), Phase::Muster)? {
-                FromServer::Wait { ready, clients } => self.client.set_muster(ready, clients),
-                FromServer::Peers(at) if others.len() <= usize::from(offer.clients) => {
-                    others.extend(at);
-                }
-                FromServer::Go { bytes } if bytes == missing => return Ok(WaitEnd::Go(others)),
-                FromServer::Probe(probe) => {
-                    let interface = self.transports.iter().find_map(|way| way.interface());
-                    listener = TrainListener::join(&probe, interface, lines);
-                }
-                FromServer::Burst { bytes: 0 } => {
-                    listener.iter_mut().try_for_each(|train| train.listen(stream, lines))?;
-                }
-                FromServer::Burst { bytes } => pass_over(bytes, stream, lines)?,
-                FromServer::Probed => {
-                    let datagrams = listener.as_ref().map_or(0, TrainListener::total);
-                    lines.write_line(&FromClient::Probed { datagrams }.encode())?;
-                }
-                FromServer::Offer(new)
-                    if is_same(&new, offer) && offer.via == Via::Tcp && new.via != Via::Tcp =>
-                {
-                    return Ok(WaitEnd::Offer(new));
-                }
-                FromServer::Go { bytes } => {
-                    let what = format!("GO with {bytes} bytes of the {missing} that are missing");
-                    return Err(Error::protocol(peer, what));
-                }
-                FromServer::Error { code, reason } => return Err(server_error(peer, code, reason)),
-                _ => return Err(Error::protocol(peer, "no message for a client at the gate")),
-            }
-        }
     }
 
     /// GO to the last byte. A failure is sent to the server, with what was counted.
@@ -465,27 +403,6 @@ impl Conversation<'_> {
             Err(error) => log::warn!("seat {seat}: no summary: {error}"),
         }
     }
-}
-
-/// Whether an offer differs from the first one in its way alone.
-fn is_same(new: &Offer, first: &Offer) -> bool {
-    *new == Offer { via: new.via, ..first.clone() }
-}
-
-/// Reads bytes that are there to be measured.
-fn pass_over(bytes: u32, stream: &TcpStream, lines: &mut LineStream<'_>) -> Result<()> {
-    let deadline = clock::now().after(GATE_SILENCE);
-    let mut left = bytes as usize - lines.take_buffered(bytes.into()).len();
-    let mut buffer = [0; 4096];
-    while left > 0 {
-        let most = left.min(buffer.len());
-        let read = socket::read_until(stream, &mut buffer[..most], deadline);
-        match read.map_err(Error::io("hear from the other side", lines.peer()))? {
-            0 => return Err(Error::protocol(lines.peer(), "the end of the connection in a burst")),
-            read => left -= read,
-        }
-    }
-    Ok(())
 }
 
 /// Once the last byte is in, a server that is gone takes only its own figures with it: the copy is

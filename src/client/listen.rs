@@ -14,7 +14,7 @@ use crate::{
     },
     proto::native::{
         FromClient,
-        probe::{Probe, STEPS_MAX, TrainHead},
+        probe::{GroupProbe, STEPS_MAX, TrainHead},
     },
     transfer::auto::HeardStep,
     units::{Moment, micros},
@@ -45,7 +45,7 @@ const BATCH: usize = 64;
 impl TrainListener {
     /// Joins the group; `None` where there is none, or this machine cannot.
     pub(super) fn join(
-        probe: &Probe,
+        probe: &GroupProbe,
         interface: Option<Ipv4Addr>,
         lines: &LineStream<'_>,
     ) -> Option<Self> {

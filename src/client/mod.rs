@@ -20,6 +20,7 @@ mod run;
 mod shared;
 pub mod standing;
 pub mod tree_part;
+mod waiting;
 
 pub use config::FetchConfig;
 pub use messages::list;

@@ -30,7 +30,7 @@ use self::{
         addresses, clip, comma_separated, counts, evidence, file, file_fields, list_end,
         list_end_fields, optional, optional_span, outcome, seats, span,
     },
-    probe::{Probe, burst, encode_heard, encode_probe, heard, probe, ways, ways_field},
+    probe::{GroupProbe, burst, encode_heard, encode_probe, heard, probe, ways, ways_field},
 };
 
 /// The first line of a connection.
@@ -167,7 +167,7 @@ pub enum FromServer {
         clients: u16,
     },
     /// A measurement begins.
-    Probe(Probe),
+    Probe(GroupProbe),
     /// So many bytes to measure with follow this line; none is the end of them.
     Burst {
         /// Bytes that follow.

@@ -24,7 +24,7 @@ use crate::{
     server::{
         echo,
         echo::EchoLimits,
-        gate::{ClientKind, MusterEnd, PendingClient, Seat, choice::SeatCall},
+        gate::{ClientKind, MusterEnd, PendingClient, Seat, SeatCall},
         listener::{Connection, GREETING_LIMIT},
         lobby::{Lobby, SeatRequest},
         patience::Patience,

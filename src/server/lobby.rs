@@ -23,8 +23,8 @@ use crate::{
         catalog::{Catalog, Source, TREE_OPEN_MAX},
         config::ServerConfig,
         gate::{
-            ClientKind, Gate, GateView, MusterConfig, PendingClient, SEAT_WAIT, Seat, SessionInfo,
-            choice::AutoSetup,
+            AutoSetup, ClientKind, Gate, GateView, MusterConfig, PendingClient, SEAT_WAIT, Seat,
+            SessionInfo,
         },
         history::History,
         session_log::{LogHandle, SessionHeader},
@@ -338,22 +338,16 @@ impl Lobby {
     /// The ways from which a session of the fastest one may choose; one that cannot be prepared is not
     /// among them.
     fn auto_setup(&self, source: &Arc<Source>, clients: u16) -> AutoSetup {
-        let others = self.transports.iter().filter(|transport| {
-            let via = transport.via();
-            AUTO_WAYS.contains(&via) && via != Via::Tcp
-        });
-        let prepared = others.clone().filter_map(|transport| {
-            match transport.prepare(source, clients, self.settings.rate) {
-                Ok(session) => Some((transport.via(), session)),
-                Err(error) => {
-                    log::warn!("a session cannot go via {}: {error}", transport.via());
-                    None
-                }
-            }
+        let is_other = |via: Via| AUTO_WAYS.contains(&via) && via != Via::Tcp;
+        let others = || self.transports.iter().filter(|transport| is_other(transport.via()));
+        let prepared = others().filter_map(|transport| {
+            let session = transport.prepare(source, clients, self.settings.rate);
+            let failed = |error: &_| log::warn!("not via {}: {error}", transport.via());
+            Some((transport.via(), session.inspect_err(failed).ok()?))
         });
         AutoSetup {
             ways: Mutex::new(prepared.collect()),
-            group: others.clone().find_map(|transport| transport.group_route()),
+            group: others().find_map(|transport| transport.group_route()),
             rate: self.settings.rate,
         }
     }

@@ -94,9 +94,12 @@ const SHORT_S: f64 = 0.5;
 const OWN_LIMIT: f64 = 0.35;
 
 /// What the ways reach of their bound, and what they need to begin, seconds: from sessions on stars.
-const TCP: (f64, f64) = (0.97, 0.02);
-const MULTICAST: (f64, f64) = (0.97, 0.03);
-const SWARM: (f64, f64) = (0.75, 0.25);
+const TCP: (f64, f64) = (0.98, 0.02);
+const MULTICAST: (f64, f64) = (0.97, 0.01);
+const SWARM: (f64, f64) = (0.92, 0.04);
+
+/// A burst falls short of what a link takes by so much at most, without loss.
+const SHORTFALL: f64 = 1.15;
 
 /// What the repair of three and more lost datagrams of a hundred adds, seconds.
 const REPAIR_S: f64 = 0.25;
@@ -112,7 +115,7 @@ impl HeardStep {
 
     /// Whether the seat kept up with this step.
     pub fn follows(&self, sent: &SentStep) -> bool {
-        u64::from(self.datagrams) * 10 >= u64::from(sent.datagrams) * 9
+        u64::from(self.datagrams) * 10 + 20 >= u64::from(sent.datagrams) * 8
             && self.span_us <= sent.span_us + sent.span_us / 4 + 2000
     }
 }
@@ -139,7 +142,8 @@ impl MeasuredSeat {
             let Some(heard) = self.heard.iter().find(of) else { continue };
             if !heard.follows(step) {
                 // Behind a full queue the tail comes at the link's own rate.
-                rate = bit_s(heard.tail, heard.tail_us).filter(|_| heard.tail >= 8).or(rate);
+                let tail = bit_s(heard.tail, heard.tail_us).filter(|_| heard.tail >= 8);
+                rate = tail.or(rate).or_else(|| bit_s(heard.datagrams, heard.span_us));
                 is_limit = true;
                 break;
             }
@@ -277,7 +281,9 @@ pub fn choose<'a>(
         } else if let Some(followed) = followed() {
             figures.group_rate = followed.iter().map(|(rate, ..)| *rate).min();
             figures.group_lost = followed.iter().map(|(_, lost, _)| *lost).max();
-            let group = figures.group_rate.map_or(limit, |rate| (rate as f64).min(limit));
+            // What is sent once goes over the server's link too, which the connections have filled.
+            let most = (up * SHORTFALL).min(limit);
+            let group = figures.group_rate.map_or(most, |rate| (rate as f64).min(most));
             let lost = figures.group_lost.unwrap_or(0).min(30) as f64 / 30.0;
             figures.multicast_us = us(seconds(MULTICAST, bits / group) + REPAIR_S * lost);
         } else {

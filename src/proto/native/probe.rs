@@ -23,7 +23,7 @@ pub const TRAIN_HEAD: usize = 8 + 2 + 4 + 4;
 
 /// A measurement begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Probe {
+pub struct GroupProbe {
     /// The group of the train; `None` where there is none.
     pub group: Option<SocketAddr>,
     /// What every datagram of the train begins with.
@@ -33,7 +33,7 @@ pub struct Probe {
 /// The head of one datagram of a train.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TrainHead {
-    /// As in [`Probe`].
+    /// As in [`GroupProbe`].
     pub random: u64,
     /// The step.
     pub step: u16,
@@ -71,21 +71,21 @@ impl TrainHead {
     }
 }
 
-pub(super) fn encode_probe(probe: &Probe) -> Vec<u8> {
+pub(super) fn encode_probe(probe: &GroupProbe) -> Vec<u8> {
     LineWriter::new("PROBE")
         .maybe("group", probe.group)
         .field("random", format_args!("{:016x}", probe.random))
         .finish()
 }
 
-pub(super) fn probe(fields: &Fields<'_>) -> Result<Probe, DecodeError> {
+pub(super) fn probe(fields: &Fields<'_>) -> Result<GroupProbe, DecodeError> {
     let group: Option<SocketAddr> =
         fields.get("group").map(|_| fields.parsed("group", str::parse)).transpose()?;
     if let Some(group) = group.filter(|group| !group.ip().is_multicast() || group.port() < 1024) {
         return Err(DecodeError(format!("{group} is no group to join")));
     }
     let random = fields.parsed("random", |text| u64::from_str_radix(text, 16))?;
-    Ok(Probe { group, random })
+    Ok(GroupProbe { group, random })
 }
 
 pub(super) fn burst(fields: &Fields<'_>) -> Result<u32, DecodeError> {

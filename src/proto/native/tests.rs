@@ -247,7 +247,7 @@ proptest! {
 #[test]
 fn measurement_lines_are_read_back_up_to_their_limits() {
     for group in [None, "239.255.1.2:1024".parse().ok()] {
-        let probe = FromServer::Probe(Probe { group, random: u64::MAX });
+        let probe = FromServer::Probe(GroupProbe { group, random: u64::MAX });
         assert_eq!(FromServer::decode(&line(probe.encode())), Ok(probe));
     }
     for message in

@@ -11,43 +11,18 @@ use crate::{
     error::Result,
     net::{
         clock, lock,
-        primitives::{Mutex, MutexGuard, TcpStream},
+        primitives::{MutexGuard, TcpStream},
     },
-    server::{
-        gate::{
-            Gate,
-            measure::Measurement,
-            pending::MusterEnd,
-            state::{GateState, SeatPhase},
-        },
-        transport::{GroupRoute, SendSession},
+    server::gate::{
+        Gate,
+        measure::Measurement,
+        pending::MusterEnd,
+        state::{AutoSetup, GateState, SeatCall, SeatPhase},
     },
     session::{SeatId, Via},
     transfer::auto::{self, AutoChoice, MeasuredSeat},
-    units::{Rate, micros},
+    units::micros,
 };
-
-/// What a session can choose from; it is prepared for TCP besides.
-#[derive(Debug)]
-pub struct AutoSetup {
-    /// The other ways.
-    pub ways: Mutex<Vec<(Via, Box<dyn SendSession>)>>,
-    /// Where the train to the group goes.
-    pub group: Option<GroupRoute>,
-    /// What the user allows the session in all.
-    pub rate: Option<Rate>,
-}
-
-/// What a seat's thread is to do while it waits.
-#[derive(Clone, Debug)]
-pub enum SeatCall {
-    /// Go through the gate; this thread woke so long after the release.
-    Released(Duration),
-    /// Measure.
-    Measure(Arc<Measurement>),
-    /// Another way was chosen than the client was offered: offer it that.
-    Offer,
-}
 
 /// How long the seats may take to get ready for the chosen way before the gate may open without one,
 /// where it does not wait for all.

@@ -23,7 +23,7 @@ use crate::{
     },
     proto::native::{
         FromClient, FromServer,
-        probe::{BURST_MAX, Probe, STEPS_MAX, TrainHead},
+        probe::{BURST_MAX, GroupProbe, STEPS_MAX, TrainHead},
     },
     server::transport::GroupRoute,
     session::SeatId,
@@ -67,8 +67,11 @@ const TRAIN_LIMIT: Duration = Duration::from_millis(850);
 /// How long the bursts take; the second half of it counts.
 const BURST: Duration = Duration::from_millis(240);
 
+/// How long after them it is waited for what is on its way.
+const DRAIN_LIMIT: Duration = Duration::from_millis(160);
+
 /// Bytes that may wait unsent in a connection: what is in a slow one must go before the release.
-const UNSENT_MAX: u64 = 32 << 10;
+const UNSENT_MAX: u64 = 16 << 10;
 
 /// The first step of the train, and the last at most, bit/s.
 const STEPS: (u64, u64) = (4_000_000, 1_000_000_000);
@@ -118,7 +121,7 @@ impl Measurement {
                 seat.down = *down;
             }
         });
-        let heard = burst.and_then(|_| self.hear(id, lines));
+        let heard = burst.and_then(|_| self.read_answers(id, lines));
         self.with(|state| {
             state.running -= 1;
             if heard.is_err() {
@@ -131,16 +134,16 @@ impl Measurement {
     /// Sends bytes over the connection; returns at what rate they came to the client's system.
     fn burst(&self, stream: &TcpStream, lines: &LineStream<'_>) -> Result<Option<u64>> {
         let group = self.group.map(|route| route.group);
-        lines.write_line(&FromServer::Probe(Probe { group, random: self.random }).encode())?;
+        lines.write_line(&FromServer::Probe(GroupProbe { group, random: self.random }).encode())?;
         let until = self.begun.after(BURST);
         let chunk = vec![0; BURST_MAX as usize];
         let mut half = None;
         while let Some(left) = clock::left(until) {
             let acked = tcp_info::acked(stream);
             if left <= BURST / 2 && half.is_none() {
-                half = acked.map(|(acked, _)| (clock::now(), acked));
+                half = acked.map(|(acked, ..)| (clock::now(), acked));
             }
-            if acked.is_some_and(|(_, unsent)| unsent > UNSENT_MAX) {
+            if acked.is_some_and(|(_, unsent, _)| unsent > UNSENT_MAX) {
                 thread::sleep(Duration::from_millis(1));
                 continue;
             }
@@ -157,8 +160,20 @@ impl Measurement {
                 break;
             }
         }
-        let end = tcp_info::acked(stream).map(|(acked, _)| (clock::now(), acked));
         lines.write_line(&FromServer::Burst { bytes: 0 }.encode())?;
+        // What waits in a queue on the way comes at the link's rate, and the train must not wait behind.
+        let drained = until.after(DRAIN_LIMIT);
+        let end = loop {
+            let acked = tcp_info::acked(stream);
+            match acked {
+                Some((_, unsent, moving))
+                    if (unsent > 0 || moving > 0) && clock::left(drained).is_some() =>
+                {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                _ => break acked.map(|(acked, ..)| (clock::now(), acked)),
+            }
+        };
         Ok(half.zip(end).and_then(|((from, before), (to, after))| {
             let bits = after.saturating_sub(before).saturating_mul(8_000_000);
             bits.checked_div(micros(to.since(from))).filter(|&rate| rate > 0)
@@ -166,7 +181,7 @@ impl Measurement {
     }
 
     /// Reads what the client hears, until the measurement is over and the client has said so.
-    fn hear(&self, id: SeatId, lines: &mut LineStream<'_>) -> Result<()> {
+    fn read_answers(&self, id: SeatId, lines: &mut LineStream<'_>) -> Result<()> {
         let last = self.begun.after(MEASURE_LIMIT);
         let mut said = false;
         loop {
@@ -230,7 +245,7 @@ impl Measurement {
     /// The session thread's part: the train, and the end. `from` are this host's addresses by which
     /// the clients came.
     pub(super) fn run(&self, bytes: u64, rate: Option<Rate>, from: &[IpAddr]) -> Findings {
-        self.wait(self.begun.after(BURST + ANSWER_LIMIT), |state| state.bursting == 0);
+        self.wait(self.begun.after(BURST + DRAIN_LIMIT + LOOK * 4), |state| state.bursting == 0);
         let is_short = auto::is_short(bytes, lock(&self.state).seats.values());
         if let Some(route) = self.group.filter(|_| !is_short) {
             let sockets: Result<Vec<_>> = from.iter().map(|&ip| open(ip, &route)).collect();

@@ -29,7 +29,6 @@ use crate::{
     server::{
         admission::Admission,
         gate::{
-            choice::{AutoSetup, SeatCall},
             pending::disconnected,
             release::Release,
             seat_limits::SeatLimits,
@@ -43,7 +42,7 @@ use crate::{
     units::Moment,
 };
 
-pub mod choice;
+mod choice;
 pub mod latch;
 pub mod measure;
 mod pending;
@@ -60,7 +59,7 @@ mod waiting_list;
 pub use pending::{ClientKind, MusterEnd, PendingClient};
 pub use seat::Seat;
 pub use seat_connection::{SeatConnection, SessionInfo};
-pub use state::SeatEnd;
+pub use state::{AutoSetup, SeatCall, SeatEnd};
 pub(super) use vacancy::SEAT_WAIT;
 pub use view::{GateView, SeatView};
 

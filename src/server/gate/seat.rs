@@ -10,10 +10,9 @@ use crate::{
     server::{
         gate::{
             Gate,
-            choice::SeatCall,
             pending::{MusterEnd, PendingClient},
             seat_connection::SeatConnection,
-            state::SeatEnd,
+            state::{SeatCall, SeatEnd},
         },
         transport::SendSession,
     },

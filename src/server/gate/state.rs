@@ -1,18 +1,21 @@
 //! What a gate knows of its seats: one phase for the gate, one for each seat.
 
-use std::{collections::BTreeMap, net::Shutdown, sync::Arc};
+use std::{collections::BTreeMap, net::Shutdown, sync::Arc, time::Duration};
 
 use crate::{
-    net::primitives::{TcpStream, atomic::AtomicU64},
-    server::gate::{
-        choice::SeatCall,
-        pending::{MusterEnd, PendingClient},
-        release::Release,
-        waiting_list::WaitingList,
+    net::primitives::{Mutex, TcpStream, atomic::AtomicU64},
+    server::{
+        gate::{
+            measure::Measurement,
+            pending::{MusterEnd, PendingClient},
+            release::Release,
+            waiting_list::WaitingList,
+        },
+        transport::{GroupRoute, SendSession},
     },
-    session::SeatId,
+    session::{SeatId, Via},
     transfer::{Outcome, Transfer},
-    units::Moment,
+    units::{Moment, Rate},
 };
 
 /// Everything under the gate's lock.
@@ -47,6 +50,28 @@ pub(super) struct TakenSeat {
     pub(super) resumed: u64,
     /// What its thread is to do.
     pub(super) call: Option<SeatCall>,
+}
+
+/// What a seat's thread is to do while it waits.
+#[derive(Clone, Debug)]
+pub enum SeatCall {
+    /// Go through the gate; this thread woke so long after the release.
+    Released(Duration),
+    /// Measure.
+    Measure(Arc<Measurement>),
+    /// Another way was chosen than the client was offered: offer it that.
+    Offer,
+}
+
+/// What a session can choose from; it is prepared for TCP besides.
+#[derive(Debug)]
+pub struct AutoSetup {
+    /// The other ways.
+    pub ways: Mutex<Vec<(Via, Box<dyn SendSession>)>>,
+    /// Where the train to the group goes.
+    pub group: Option<GroupRoute>,
+    /// What the user allows the session in all.
+    pub rate: Option<Rate>,
 }
 
 /// Where a gate stands.

@@ -161,7 +161,10 @@ fn ways_that_a_seat_lacks_are_out_without_measuring() {
     let none = known(FILE, &[of(&[Via::Multicast]), of(&[Via::Swarm])]).expect("clear");
     assert_eq!(none.0, Via::Tcp);
     assert!(none.1.ends_with("the seats have no way in common"), "{}", none.1);
-    assert_eq!(known(FILE, &[all.clone()]).expect("clear").1, "one client: no way is faster");
+    assert_eq!(
+        known(FILE, std::slice::from_ref(&all)).expect("clear").1,
+        "one client: no way is faster"
+    );
     assert_eq!(known(1000, &[all.clone(), all]).expect("clear").1, "too small to measure for");
 }
 
