@@ -116,7 +116,7 @@ impl HeardStep {
     /// Whether the seat kept up with this step.
     pub fn follows(&self, sent: &SentStep) -> bool {
         u64::from(self.datagrams) * 10 + 20 >= u64::from(sent.datagrams) * 8
-            && self.span_us <= sent.span_us + sent.span_us / 4 + 2000
+            && self.span_us <= sent.span_us + sent.span_us / 4 + 3000
     }
 }
 
@@ -136,20 +136,22 @@ impl MeasuredSeat {
         if self.misses(sent).is_some() {
             return None;
         }
-        let (mut rate, mut came, mut due, mut is_limit) = (None, 0, 0, false);
+        let (mut rate, mut came, mut due, mut limit) = (None, 0, 0, None);
         for (number, step) in sent.iter().enumerate() {
             let of = |heard: &&HeardStep| usize::from(heard.step) == number;
             let Some(heard) = self.heard.iter().find(of) else { continue };
-            if !heard.follows(step) {
+            let all = bit_s(heard.datagrams, heard.span_us);
+            if heard.follows(step) {
+                rate = bit_s(step.datagrams, step.span_us).min(all).or(rate);
+                limit = None;
+                (came, due) = (came + heard.datagrams, due + step.datagrams);
+            } else {
                 // Behind a full queue the tail comes at the link's own rate.
                 let tail = bit_s(heard.tail, heard.tail_us).filter(|_| heard.tail >= 8);
-                rate = tail.or(rate).or_else(|| bit_s(heard.datagrams, heard.span_us));
-                is_limit = true;
-                break;
+                limit = tail.or(rate).or(all);
             }
-            rate = bit_s(step.datagrams, step.span_us).or(rate);
-            (came, due) = (came + heard.datagrams, due + step.datagrams);
         }
+        let (rate, is_limit) = (limit.or(rate), limit.is_some());
         let lost = u64::from(due - came) * 1000 / u64::from(due.max(1));
         rate.map(|rate| (rate, lost, is_limit))
     }
