@@ -68,10 +68,10 @@ const TRAIN_LIMIT: Duration = Duration::from_millis(850);
 const BURST: Duration = Duration::from_millis(240);
 
 /// How long after them it is waited for what is on its way.
-const DRAIN_LIMIT: Duration = Duration::from_millis(160);
+const DRAIN_LIMIT: Duration = Duration::from_millis(260);
 
 /// Bytes that may wait unsent in a connection: what is in a slow one must go before the release.
-const UNSENT_MAX: u64 = 32 << 10;
+const UNSENT_MAX: u64 = 16 << 10;
 
 /// The first step of the train, and the last at most, bit/s.
 const STEPS: (u64, u64) = (4_000_000, 1_000_000_000);
