@@ -43,7 +43,9 @@ pub(crate) struct RunArgs {
     #[arg(long, default_value = "25", value_parser = options::clients, value_name = "N")]
     #[arg(help_heading = "Gate")]
     pub(crate) clients: u16,
-    /// Way: auto, tcp, udp, raw, multicast, swarm or http
+    /// Way, such as auto or multicast
+    ///
+    /// One of auto, tcp, udp, raw, multicast, swarm and http.
     #[arg(long, default_value = "tcp", help_heading = "Network")]
     pub(crate) via: ViaChoice,
     /// Repeat, and print the median with its range
