@@ -115,9 +115,10 @@ macro_rules! counts {
     };
 }
 
+pub mod auto;
 mod evidence;
 
-pub use self::evidence::Evidence;
+pub use self::{auto::AutoChoice, evidence::Evidence};
 
 counts! {
     /// Counters that only some ways have. Those of datagrams add up, which every session's
@@ -193,6 +194,8 @@ pub struct Record {
     pub sender: Option<String>,
     /// Both ends proved a key to each other before any seat was given.
     pub key: bool,
+    /// How the way was chosen, where the server was to choose it.
+    pub auto: Option<AutoChoice>,
     /// One entry per seat, in seat order, and after them clients that left before the release.
     pub transfers: Vec<Transfer>,
 }

@@ -30,6 +30,18 @@ pub fn evidence(stream: &TcpStream) -> Evidence {
     }
 }
 
+/// How many bytes of the connection the peer's system has acknowledged, how many wait unsent, and how
+/// many segments are on their way.
+#[cfg(all(target_os = "linux", feature = "sockopt"))]
+pub fn acked(stream: &TcpStream) -> Option<(u64, u64, u32)> {
+    let mut info = [0; 192];
+    let info = option(stream, nix::libc::IPPROTO_TCP, nix::libc::TCP_INFO, &mut info);
+    let acked = u64::from_ne_bytes(*info.get(120..)?.first_chunk()?);
+    let unsent = u32::from_ne_bytes(*info.get(144..)?.first_chunk()?);
+    let moving = u32::from_ne_bytes(*info.get(24..)?.first_chunk()?);
+    Some((acked, unsent.into(), moving))
+}
+
 /// How many bytes of the socket are in the queue of this machine's own link.
 #[cfg(all(target_os = "linux", feature = "sockopt"))]
 pub fn queued(socket: &impl AsRawFd) -> Option<u64> {
@@ -59,6 +71,12 @@ pub fn evidence(_: &TcpStream) -> Evidence {
     Evidence::default()
 }
 
+/// How many bytes of the connection the peer has acknowledged: unknown here.
+#[cfg(not(all(target_os = "linux", feature = "sockopt")))]
+pub fn acked(_: &TcpStream) -> Option<(u64, u64, u32)> {
+    None
+}
+
 /// How many bytes of the socket are in the queue of this machine's own link: unknown here.
 #[cfg(not(all(target_os = "linux", feature = "sockopt")))]
 pub fn queued<T>(_: &T) -> Option<u64> {
@@ -86,6 +104,8 @@ mod tests {
         assert!(evidence.min_rtt_us > Some(0) && evidence.segments_again.is_some(), "{evidence:?}");
         assert!(evidence.rwnd_limited_us <= evidence.busy_us, "{evidence:?}");
         assert!(evidence.sndbuf_limited_us.is_some() && evidence.delivery_rate.is_some());
+        let came = |acked: (u64, u64, u32)| acked.0 <= 100_001 && acked.1 <= 100_000;
+        assert!(acked(&ours).is_some_and(came), "{:?}", acked(&ours));
         assert!(queued(&ours).is_some_and(|bytes| bytes < 10_000_000));
     }
 }

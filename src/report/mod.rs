@@ -16,6 +16,7 @@ use crate::{
     units::mbit_per_second,
 };
 
+pub mod auto;
 mod columns;
 pub mod counts;
 pub mod csv;
@@ -200,6 +201,7 @@ pub(crate) mod sample {
             released_at: OffsetDateTime::from_unix_timestamp(1_790_000_000 + number as i64).ok(),
             sender: None,
             key: false,
+            auto: None,
             transfers: (1..=clients).map(|seat| transfer(seat, base_ms)).collect(),
         }
     }

@@ -7,6 +7,7 @@
 mod common;
 
 mod chain;
+mod auto;
 mod doctor;
 #[cfg(unix)]
 mod faults;

@@ -454,7 +454,8 @@ function ended(event) {
     ' ', make('span', why.join('; '), 'why'));
   failures(d, moved);
   figures($('after-global'), [[rate(d.global.rate_mbit), 'global rate'], [seconds(d.global.seconds), 'release to last byte'],
-    [us(d.release.skew_us), 'release skew'], [us(d.release.skew_client_us), 'skew at the clients'], [bytes(d.file.bytes), 'file size'], [d.via, 'way']]);
+    [us(d.release.skew_us), 'release skew'], [us(d.release.skew_client_us), 'skew at the clients'], [bytes(d.file.bytes), 'file size'], [d.via, 'way'],
+    ...(given(d.auto) ? [[seconds(d.auto.predicted_s[d.via]), 'predicted']] : [])]);
   set($('after-notes'), invalid ? 'INVALID: ' + d.identities.map(safe).join('; ') : '');
   slow(d);
   $('after-notes').className = invalid ? 'bad' : '';

@@ -15,6 +15,7 @@ fn line(transfer: Transfer) -> LogLine {
         released_at: OffsetDateTime::from_unix_timestamp(1_790_000_000).ok(),
         sender: Some("sendfile, bbr".to_owned()),
         key: true,
+        auto: None,
         transfer,
     }
 }

@@ -104,6 +104,7 @@ mod tests {
         );
         transfer.counts = counts;
         crate::transfer::Record {
+            auto: None,
             session: crate::session::SessionId(1),
             via,
             file: crate::session::FileInfo {
