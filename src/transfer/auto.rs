@@ -306,7 +306,7 @@ impl AutoFigures {
             Via::Tcp => self.tcp_us,
             Via::Swarm => self.swarm_us,
             Via::Multicast => self.multicast_us,
-            Via::Udp | Via::Raw | Via::Http => None,
+            Via::Chain | Via::Udp | Via::Raw | Via::Http => None,
         }
     }
 }

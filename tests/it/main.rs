@@ -6,8 +6,8 @@
 
 mod common;
 
-mod chain;
 mod auto;
+mod chain;
 mod doctor;
 #[cfg(unix)]
 mod faults;
