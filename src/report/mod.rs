@@ -283,7 +283,7 @@ mod tests {
         std::fs::write(&path, vec![b'x'; 100_000]).expect("written");
         let error = read_log(&path).expect_err("no log").to_string();
         assert!(error.contains("line 1,"), "{error}");
-        assert!(error.ends_with("longer than 8192 bytes"), "{error}");
+        assert!(error.ends_with("longer than 10240 bytes"), "{error}");
         assert!(read_log(folder.path()).is_err());
         assert!(read_log(&folder.path().join("none")).is_err());
 

@@ -336,9 +336,9 @@ mod tests {
         assert_eq!(collect(new.as_bytes()), Ok(vec![of(true)]));
         // A line is as wide as the header before it.
         let mixed = more(&header(), "mood") + &lines(&of(true))[0];
-        assert_eq!(error(&mixed), "line 2: 78 columns where 79 belong");
+        assert_eq!(error(&mixed), "line 2: 87 columns where 88 belong");
         let mixed = old + &lines(&of(false))[0];
-        assert_eq!(error(&mixed), "line 6: 78 columns where 55 belong");
+        assert_eq!(error(&mixed), "line 6: 87 columns where 55 belong");
     }
 
     #[test]
