@@ -39,13 +39,14 @@ type SessionOver = (ViewerEnd, Option<String>);
 /// Serves one control connection to its end.
 pub(super) fn serve(hub: &Hub, connection: Connection, slot: &ConnectionSlot) {
     socket::consent(&connection.stream);
-    if asks_by_http(&connection.stream, clock::now().after(silence(None, hub.limits.silence))) {
+    let begun = clock::now();
+    if asks_by_http(&connection.stream, begun.after(silence(None, hub.limits.silence))) {
         return http::serve(hub, &connection, slot);
     }
     let peer = connection.peer;
     let mut session =
         ControlSession { hub, connection, slot, commands: CommandReader::default(), viewer: None };
-    let (end, reason) = session.run();
+    let (end, reason) = session.run(begun);
     log::debug!("{peer}: {end}, {reason:?}");
     if let Some(viewer) = session.viewer.take() {
         hub.remove_viewer(&viewer, end, reason);
@@ -61,10 +62,10 @@ fn asks_by_http(stream: &TcpStream, deadline: Moment) -> bool {
 }
 
 impl ControlSession<'_> {
-    fn run(&mut self) -> SessionOver {
+    fn run(&mut self, begun: Moment) -> SessionOver {
         let mut bytes = [0; 2048];
         // Of a whole line: a byte now and then does not keep the session alive.
-        let mut last_command = clock::now();
+        let mut last_command = begun;
         let mut rate = CommandRate::new(last_command);
         loop {
             if let Some(over) = self.ended_by_relay() {

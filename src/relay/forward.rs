@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{SocketAddr, UdpSocket},
     sync::{Arc, atomic::Ordering},
     thread,
     time::Duration,
@@ -25,7 +25,7 @@ use crate::{
     relay::{
         arrival_rate::{ArrivalRate, ENOUGH},
         atomic_histogram::bump,
-        chunk::{ChunkQueue, StreamChunk},
+        chunk::StreamChunk,
         hub::Hub,
         send::{self, SendCounts},
         viewer::Viewer,
@@ -199,11 +199,11 @@ impl Forwarder {
         let (late, early) = self.viewers.split_at(self.turn.min(self.viewers.len()));
         self.hub.round(|| {
             for viewer in early.iter().chain(late) {
-                match (&viewer.queue, &chunk) {
-                    (None, _) => self.send_to_viewer(viewer, &batch, &tables, &loss),
-                    (Some(queue), Some(chunk)) => self.queue_for(viewer, queue, chunk, &loss),
-                    // It came after this batch's list of viewers was made.
-                    (Some(_), None) => {}
+                // Asked of what is in the cache for the send: see `HotCounters`.
+                if let Some(socket) = &viewer.hot.socket {
+                    self.send_to_viewer(viewer, socket, (&batch, &tables), &loss);
+                } else if let Some(chunk) = &chunk {
+                    queue_for(viewer, chunk, &loss);
                 }
             }
         });
@@ -234,25 +234,6 @@ impl Forwarder {
         Some(Arc::new(chunk))
     }
 
-    /// Leaves the batch for the thread of a viewer over HTTP, where there is room for it.
-    fn queue_for(
-        &self,
-        viewer: &Viewer,
-        queue: &ChunkQueue,
-        chunk: &Arc<StreamChunk>,
-        loss: &SourceLoss,
-    ) {
-        let hot = &viewer.hot;
-        if viewer.state() != ViewerState::Running {
-            return;
-        }
-        if !queue.offer(chunk) {
-            bump(&hot.dropped, chunk.came.len() as u64);
-        }
-        bump(&hot.cc, loss.cc);
-        bump(&hot.rtp_lost, loss.rtp_lost);
-    }
-
     /// Drops from the batch what a second sender sends while the first one does.
     fn keep_one_sender(&mut self) {
         let all = self.batch.len();
@@ -273,8 +254,8 @@ impl Forwarder {
     fn send_to_viewer(
         &self,
         viewer: &Viewer,
-        batch: &SendBatch<'_>,
-        tables: &[Vec<u8>],
+        socket: &UdpSocket,
+        (batch, tables): (&SendBatch<'_>, &[Vec<u8>]),
         loss: &SourceLoss,
     ) {
         let hot = &viewer.hot;
@@ -286,15 +267,12 @@ impl Forwarder {
         let mut counts = SendCounts::default();
         if hot.needs_tables.swap(false, Ordering::Relaxed) {
             for datagram in tables {
-                let socket = hot.socket.iter();
-                socket.for_each(|to| {
-                    drop(counts.attempt(1, datagram.len(), || to.send(datagram).map(drop)))
-                });
+                counts.attempt(1, datagram.len(), || socket.send(datagram).map(drop));
             }
         }
         for run in batch.runs() {
             let before = counts.sent;
-            send::send(viewer, batch, run, &mut counts);
+            send::send((viewer, socket), batch, run, &mut counts);
             if counts.sent > before {
                 let now = clock::now();
                 let (first, many) = (run.datagrams.start, run.datagrams.len());
@@ -328,6 +306,20 @@ impl Forwarder {
             self.hub.expel(viewer, ViewerEnd::Refused, reason);
         }
     }
+}
+
+/// Leaves a batch for the thread of a viewer over HTTP, where there is room for it.
+fn queue_for(viewer: &Viewer, chunk: &Arc<StreamChunk>, loss: &SourceLoss) {
+    let hot = &viewer.hot;
+    let Some(queue) = viewer.queue.as_ref().filter(|_| viewer.state() == ViewerState::Running)
+    else {
+        return;
+    };
+    if !queue.offer(chunk) {
+        bump(&hot.dropped, chunk.came.len() as u64);
+    }
+    bump(&hot.cc, loss.cc);
+    bump(&hot.rtp_lost, loss.rtp_lost);
 }
 
 impl StreamSender {

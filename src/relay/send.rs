@@ -1,7 +1,7 @@
 //! What is sent to one viewer, and what became of it: accepted by the system, dropped by a full
 //! queue, or refused because nobody listens.
 
-use std::{io, sync::atomic::Ordering};
+use std::{io, net::UdpSocket, sync::atomic::Ordering};
 
 use crate::{
     net::datagrams::{
@@ -51,12 +51,12 @@ impl SendCounts {
 
 /// Sends `run` with one call, or, where the viewer's way takes no segmented sends, one by one.
 pub(super) fn send(
-    viewer: &Viewer,
+    (viewer, socket): (&Viewer, &UdpSocket),
     batch: &SendBatch<'_>,
     run: &SegmentRun,
     counts: &mut SendCounts,
 ) {
-    let (many, Some(socket)) = (run.datagrams.len(), &viewer.hot.socket) else { return };
+    let many = run.datagrams.len();
     if many == 1 || viewer.hot.segmented.load(Ordering::Relaxed) {
         match counts.attempt(many as u64, run.bytes, || batch.send(socket, run)) {
             Some(error) if many > 1 && !is_full(&error) && !is_refusal(&error) => {
