@@ -19,7 +19,7 @@ use crate::{
     report::{session::SessionReport, verdict::Verdict},
     session::Via,
     text::{FileName, choice},
-    transport::{swarm::receive::SwarmReceiveTransport, tcp, udp},
+    transport::{chain, swarm::receive::SwarmReceiveTransport, tcp, udp},
     units::InvalidValue,
 };
 
@@ -239,13 +239,14 @@ impl FetchTask {
         if let Some(target) = &self.target {
             return http::client::run(&self.run, &self.config, target);
         }
-        let transports: [&dyn ReceiveTransport; 6] = [
+        let transports: [&dyn ReceiveTransport; 7] = [
             &tcp::receive::TCP,
             &udp::receive::UDP,
             &udp::receive::RAW,
             &udp::receive::MULTICAST.on_interface(self.multicast_interface),
             &tcp::receive::HTTP,
             &self.swarm,
+            &chain::receive::ChainReceiver,
         ];
         self.run.run(&self.config, &transports)
     }

@@ -22,7 +22,7 @@ use crate::{
     session::{FileInfo, MAX_SEATS, Via},
     text::{FileName, choice, escape_path},
     transport::{
-        swarm,
+        chain, swarm,
         swarm::torrents::{SwarmServerConfig, Torrents},
         tcp, udp,
         udp::{config::UdpConfig, lab_server::LabServer},
@@ -300,7 +300,7 @@ fn register(
     udp: UdpConfig,
     swarm: SwarmServerConfig,
 ) -> Result<(ServerCoreBuilder, Arc<Torrents>)> {
-    let core = udp::serve(tcp::serve(core)?, udp);
+    let core = chain::serve(udp::serve(tcp::serve(core)?, udp));
     let (core, torrents) = swarm::serve(core, swarm);
     let tracker = Arc::clone(&torrents);
     let http = HttpConfig {

@@ -25,6 +25,8 @@ pub enum Via {
     Multicast,
     /// BitTorrent among the clients.
     Swarm,
+    /// From client to client over TCP, each byte out once.
+    Chain,
     /// HTTP/1.1.
     Http,
 }
@@ -45,8 +47,8 @@ pub const MAX_SEATS: u16 = 10_000;
 
 impl Via {
     /// All ways, in the order in which help and tables name them.
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Tcp, Self::Udp, Self::Raw, Self::Multicast, Self::Swarm, Self::Http];
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Tcp, Self::Udp, Self::Raw, Self::Multicast, Self::Swarm, Self::Chain, Self::Http];
 
     /// The word on the command line, in messages and in logs.
     pub(crate) fn word(self) -> &'static str {
@@ -56,6 +58,7 @@ impl Via {
             Self::Raw => "raw",
             Self::Multicast => "multicast",
             Self::Swarm => "swarm",
+            Self::Chain => "chain",
             Self::Http => "http",
         }
     }
@@ -72,7 +75,7 @@ impl FromStr for Via {
 
     fn from_str(text: &str) -> Result<Self, InvalidValue> {
         Self::ALL.into_iter().find(|via| via.word() == text).ok_or_else(|| {
-            InvalidValue::new("way", text, "tcp, udp, raw, multicast, swarm or http")
+            InvalidValue::new("way", text, "tcp, udp, raw, multicast, swarm, chain or http")
         })
     }
 }

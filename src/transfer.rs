@@ -115,9 +115,10 @@ macro_rules! counts {
     };
 }
 
+pub mod auto;
 mod evidence;
 
-pub use self::evidence::Evidence;
+pub use self::{auto::AutoChoice, evidence::Evidence};
 
 counts! {
     /// Counters that only some ways have. Those of datagrams add up, which every session's
@@ -193,6 +194,8 @@ pub struct Record {
     pub sender: Option<String>,
     /// Both ends proved a key to each other before any seat was given.
     pub key: bool,
+    /// How the way was chosen, where the server was to choose it.
+    pub auto: Option<AutoChoice>,
     /// One entry per seat, in seat order, and after them clients that left before the release.
     pub transfers: Vec<Transfer>,
 }
@@ -348,7 +351,7 @@ impl Counts {
                 unheard: None,
                 ..self
             },
-            Via::Swarm => Self {
+            Via::Swarm | Via::Chain => Self {
                 retransmitted: self.retransmitted,
                 bytes_from_server: self.bytes_from_server,
                 bytes_from_peers: self.bytes_from_peers,
@@ -407,6 +410,7 @@ mod tests {
         assert_eq!(kept(Via::Http), [""; 0]);
         let of_swarm = ["retransmitted", "bytes_from_server", "bytes_from_peers"];
         assert_eq!(kept(Via::Swarm), of_swarm);
+        assert_eq!(kept(Via::Chain), of_swarm);
         let of_server = ["local_drop", "network_lost", "unheard"];
         let of_datagrams: Vec<_> = Counts::NAMES
             .into_iter()

@@ -4,6 +4,7 @@
 //! A function panics when its property is broken, also when more memory was held than its input
 //! can explain ([`heap::bounded`]).
 
+pub mod chain;
 pub mod group_sender;
 pub mod heap;
 pub mod http;
@@ -37,6 +38,7 @@ macro_rules! targets {
 
 targets! {
     native: native::native, native::seeds;
+    chain: chain::chain, chain::seeds;
     udp_control: udp::control, udp::control_seeds;
     udp_packet: udp::packet, udp::packet_seeds;
     http_request: http::request, http::request_seeds;

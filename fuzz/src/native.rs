@@ -12,11 +12,12 @@ use gatecast::internals::{
             Receipt, Summary, decode_last_words,
             echo::{EchoOrder, EchoResult, EchoTerms},
             encode_last_words,
+            probe::{GroupProbe, TrainHead},
         },
     },
     session::{FileInfo, SeatId, SessionId, Via},
     text::{ClientName, FileName},
-    transfer::{ClockId, Counts, Evidence, Outcome},
+    transfer::{ClockId, Counts, Evidence, Outcome, auto::HeardStep},
     units::Moment,
 };
 use std::time::Duration;
@@ -53,6 +54,7 @@ pub fn native(data: &[u8]) {
         };
         assert!(!ours || bytes.len() <= LINE_MAX, "{} bytes", bytes.len());
     }
+    TrainHead::decode(stream, 7);
     greeting(stream);
     last_words(stream);
 }
@@ -138,6 +140,8 @@ fn client_messages() -> Vec<Vec<u8>> {
     let said = [
         FromClient::Ready { offset: 0 },
         FromClient::Held,
+        FromClient::Heard(HeardStep { step: 3, datagrams: 9, span_us: 8, tail: 4, tail_us: 3 }),
+        FromClient::Probed { datagrams: 9 },
         FromClient::Alive { bytes: 5 },
         FromClient::Last { bytes: 5 },
         FromClient::Hashed { sha1: Digest::of(b"f") },
@@ -150,6 +154,8 @@ fn client_messages() -> Vec<Vec<u8>> {
         via: Some(Via::Tcp),
         name: name("PC-07"),
         takes_trees: true,
+        ways: vec![Via::Tcp, Via::Multicast, Via::Swarm],
+        auto: true,
     };
     let hello = [ClientHello::Join(join), ClientHello::List, ClientHello::Echo];
     let order = EchoOrder { udp: 40_000, tcp: 40_001, random: 7 };
@@ -184,6 +190,9 @@ fn server_messages() -> Vec<Vec<u8>> {
         FromServer::File { file: file(), is_tree: true },
         FromServer::End(ListEnd { run, clients: Some(25), file: Some(file().name) }),
         FromServer::Wait { ready: 1, clients: 25 },
+        FromServer::Probe(GroupProbe { group: "239.255.1.2:5000".parse().ok(), random: 7 }),
+        FromServer::Burst { bytes: 9 },
+        FromServer::Probed,
         FromServer::Go { bytes: 9 },
         FromServer::Summary(summary),
         FromServer::Error { code: ErrorCode::Muster, reason: "not enough".to_owned() },

@@ -462,7 +462,13 @@ impl Lines<'_> {
 /// A client's thread that takes a seat and ends at any step without a word, as one that panics.
 fn dies(lobby: &Arc<Lobby>, connection: listener::Connection) {
     let listener::Connection { stream, peer, .. } = connection;
-    let client = PendingClient { name: "dies".to_owned(), kind: ClientKind::Http, stream, peer };
+    let client = PendingClient {
+        name: "dies".to_owned(),
+        kind: ClientKind::Http,
+        stream,
+        peer,
+        ways: Vec::new(),
+    };
     let group = Some(1).filter(|_| lobby.settings.clients.is_none());
     let Ok(mut seat) = lobby.seat(&SeatRequest { group, ..SeatRequest::default() }, client) else {
         return;

@@ -30,7 +30,7 @@ pub(crate) struct DoctorArgs {
     pub(crate) server: Option<String>,
     /// The way that must work
     ///
-    /// For exit code 0: tcp, udp, raw, multicast, swarm or http.
+    /// For exit code 0: tcp, udp, raw, multicast, swarm, chain or http.
     #[arg(long, default_value = "tcp", help_heading = "Network")]
     pub(crate) via: Via,
     /// Where it is to serve

@@ -12,7 +12,9 @@ use serde_json::json;
 
 use crate::{
     cli::{
-        events, menu, options, output, progress,
+        events, menu, options,
+        options::ViaChoice,
+        output, progress,
         signals::{self, TemporaryFolder},
     },
     client::{self, ClientReport, FetchConfig, config::OverwritePolicy},
@@ -56,11 +58,11 @@ pub(crate) struct FetchArgs {
     /// As many as are started here unless given.
     #[arg(long, value_parser = options::clients, value_name = "N", help_heading = "Gate")]
     pub(crate) group: Option<u16>,
-    /// Way: tcp, udp, raw, multicast, swarm or http
+    /// Way: auto, tcp, udp, raw, multicast, swarm, chain, http
     ///
     /// The server's choice unless given.
     #[arg(long, help_heading = "Network")]
-    pub(crate) via: Option<Via>,
+    pub(crate) via: Option<ViaChoice>,
     /// Where the copies go.
     #[command(flatten)]
     pub(crate) target: TargetArgs,
@@ -160,6 +162,11 @@ pub(crate) struct ReceiveArgs {
 }
 
 impl FetchArgs {
+    /// The way, where one was named.
+    pub(super) fn way(&self) -> Option<Via> {
+        self.via.and_then(ViaChoice::way)
+    }
+
     /// The folder for the copies, or what is written in place.
     fn folder(&self) -> PathBuf {
         let chosen = self.target.to.as_ref().or(self.target.out.as_ref());
@@ -208,7 +215,7 @@ const HTTP_PORT: u16 = 80;
 /// Whether what is asked for has no gate: a URL, a torrent, or the bytes of HTTP alone.
 pub(super) fn names_no_gate(args: &FetchArgs) -> bool {
     let server = &args.server;
-    server.starts_with(SCHEME) || server.ends_with(".torrent") || args.via == Some(Via::Http)
+    server.starts_with(SCHEME) || server.ends_with(".torrent") || args.way() == Some(Via::Http)
 }
 
 /// Fetches.
@@ -276,7 +283,8 @@ pub(super) fn config(
         file: args.file.clone(),
         clients: args.clients,
         group: args.group,
-        via: args.via,
+        via: args.way(),
+        auto: args.via == Some(ViaChoice::Auto),
         name: args.name.clone().unwrap_or_else(own_name),
         out: spool.map_or_else(|| args.folder(), Path::to_owned),
         durable: spool.is_none(),
@@ -299,7 +307,7 @@ pub(super) fn config(
 
 /// The file at the URL that was given in place of a server.
 fn target(args: &FetchArgs) -> Result<HttpTarget> {
-    if !matches!(args.via, None | Some(Via::Http)) {
+    if !matches!(args.via, None | Some(ViaChoice::Via(Via::Http))) {
         return Err(Error::usage("an http:// URL is fetched --via http"));
     }
     if args.file.is_some() {

@@ -18,7 +18,7 @@ use crate::{
         udp::packet::{DATAGRAM, DATAGRAM_MAX, DATAGRAM_MIN},
     },
     server::config::ServerConfig,
-    session::MAX_SEATS,
+    session::{MAX_SEATS, Via},
     transport::{swarm::torrents, udp::config::UdpConfig},
     units::{self, InvalidValue, Rate},
 };
@@ -64,6 +64,37 @@ pub(crate) struct SendArgs {
 /// A rate, or as fast as the clients take it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimit(Option<Rate>);
+
+/// A way, or the fastest one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ViaChoice {
+    /// This one.
+    Via(Via),
+    /// That which is measured to be the fastest.
+    Auto,
+}
+
+impl ViaChoice {
+    /// The way, where one was named.
+    pub(crate) fn way(self) -> Option<Via> {
+        match self {
+            Self::Via(via) => Some(via),
+            Self::Auto => None,
+        }
+    }
+}
+
+impl FromStr for ViaChoice {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        let expected = "auto, tcp, udp, raw, multicast, swarm or http";
+        match text {
+            "auto" => Ok(Self::Auto),
+            _ => text.parse().map(Self::Via).map_err(|_| InvalidValue::new("way", text, expected)),
+        }
+    }
+}
 
 /// The key, and who needs none; for `serve`.
 #[derive(Clone, Debug, clap::Args)]

@@ -42,7 +42,7 @@ pub(crate) struct PushArgs {
     /// ADDRESS where the line has one. # begins a comment.
     #[arg(long, value_name = "FILE", help_heading = "Gate")]
     pub(crate) hosts: PathBuf,
-    /// Way: tcp, udp, raw, multicast, swarm or http
+    /// Way: tcp, udp, raw, multicast, swarm, chain, http
     ///
     /// tcp unless given.
     #[arg(long, help_heading = "Network")]

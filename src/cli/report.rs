@@ -8,7 +8,7 @@ use crate::{
     proto::relay::log::ViewerRecord,
     report,
     report::{
-        csv, json,
+        auto, csv, json,
         plot::Chart,
         relay,
         relay::events,
@@ -97,6 +97,7 @@ fn text(args: &ReportArgs, records: &[Record], visits: &[ViewerRecord]) -> Strin
     let mut tables: Vec<String> = records.iter().map(session).collect();
     if records.len() > 1 {
         tables.push(trials::trials(records, width));
+        tables.extend(auto::predictions(records, width));
     }
     if !visits.is_empty() {
         tables.push(relay::viewer_table(visits, width));

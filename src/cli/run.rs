@@ -10,7 +10,7 @@ use std::{
 use crate::{
     cli::{
         events,
-        options::{self, SendArgs, SwarmArgs},
+        options::{self, SendArgs, SwarmArgs, ViaChoice},
         output,
         progress::{self, DigestBar},
         signals::{self, TemporaryFolder},
@@ -43,9 +43,11 @@ pub(crate) struct RunArgs {
     #[arg(long, default_value = "25", value_parser = options::clients, value_name = "N")]
     #[arg(help_heading = "Gate")]
     pub(crate) clients: u16,
-    /// Way: tcp, udp, raw, multicast, swarm or http
+    /// Way, such as auto or multicast
+    ///
+    /// One of auto, tcp, udp, raw, multicast, swarm, chain and http.
     #[arg(long, default_value = "tcp", help_heading = "Network")]
-    pub(crate) via: Via,
+    pub(crate) via: ViaChoice,
     /// Repeat, and print the median with its range
     #[arg(long, default_value = "1", value_parser = clap::value_parser!(u16).range(1..=1000), value_name = "K")]
     #[arg(help_heading = "Gate")]
@@ -188,7 +190,8 @@ fn run_session(
         paths: vec![file.to_owned()],
         config: args.sending.server_config(ServerConfig {
             clients: Some(clients),
-            via: Some(args.via),
+            via: args.via.way(),
+            auto: args.via == ViaChoice::Auto,
             one_off: true,
             max_wait: Duration::from_secs(120),
             ..ServerConfig::default()
@@ -208,7 +211,8 @@ fn run_session(
     let mut task = FetchTask::new(FetchConfig {
         file: name_of(file),
         clients,
-        via: Some(args.via),
+        via: args.via.way(),
+        auto: args.via == ViaChoice::Auto,
         out: out.clone(),
         copy: args.sending.copy,
         stall: args.sending.stall_limit,
@@ -230,7 +234,7 @@ fn run_session(
     let reports = reports?;
     // Every client has come to its end, so the session has, or ends now with the server.
     let record = ended.recv_timeout(Duration::from_secs(5)).ok();
-    if args.events && args.via == Via::Swarm {
+    if args.events && args.via == ViaChoice::Via(Via::Swarm) {
         events::swarm(&server.torrents())?;
     }
     let given: Vec<_> = server

@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, select};
 use crate::{
     cli::{
         events::{self, StatePrinter},
-        options::{self, KeyArgs, SendArgs, SwarmArgs},
+        options::{self, KeyArgs, SendArgs, SwarmArgs, ViaChoice},
         output,
         progress::{DigestBar, MusterLine, NAMES_ROOM},
         signals::{self, SignalRequest},
@@ -103,11 +103,11 @@ pub(crate) struct SessionArgs {
     /// The file for clients that name none
     #[arg(long, value_parser = FileName::new, value_name = "NAME", help_heading = "Files")]
     pub(crate) file: Option<FileName>,
-    /// Way: tcp, udp, raw, multicast, swarm or http
+    /// Way: auto, tcp, udp, raw, multicast, swarm, chain, http
     ///
     /// The clients' choice unless given.
     #[arg(long, help_heading = "Network")]
-    pub(crate) via: Option<Via>,
+    pub(crate) via: Option<ViaChoice>,
     /// Wait so long for them, from the first
     #[arg(long, default_value = "60s", value_parser = options::positive_duration, value_name = "TIME")]
     pub(crate) max_wait: Duration,
@@ -181,7 +181,8 @@ pub(crate) fn run(args: &ServeArgs) -> Result<Verdict> {
             clients: roster.as_ref().map(HostList::clients).or(session.clients),
             roster: roster.map(Arc::new),
             file: session.file.clone(),
-            via: session.via,
+            via: session.via.and_then(ViaChoice::way),
+            auto: session.via == Some(ViaChoice::Auto),
             max_wait: session.max_wait,
             quorum: session.quorum,
             one_off: args.one_off,

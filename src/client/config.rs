@@ -26,6 +26,8 @@ pub struct FetchConfig {
     pub group: Option<u16>,
     /// The way; `None` takes the server's.
     pub via: Option<Via>,
+    /// Ask for the fastest way; with it `via` is `None`.
+    pub auto: bool,
     /// What the clients call themselves; with more than one, a number follows.
     pub name: String,
     /// The folder for the copies; or the disk or file that [`OverwritePolicy::InPlace`] overwrites.
@@ -74,6 +76,7 @@ impl FetchConfig {
             clients: 1,
             group: None,
             via: None,
+            auto: false,
             name: "client".to_owned(),
             out: PathBuf::from("received"),
             resume: false,

@@ -1,11 +1,6 @@
 //! One client's conversation with the server, from JOIN to its receipt.
 
-use std::{
-    collections::BTreeSet,
-    net::{IpAddr, TcpStream},
-    sync::atomic::Ordering,
-    time::Duration,
-};
+use std::{net::TcpStream, sync::atomic::Ordering, time::Duration};
 
 use crate::{
     client::{
@@ -20,6 +15,7 @@ use crate::{
         report::{ClientReport, outcome_of},
         run::FetchRun,
         shared::{Client, ClientStage},
+        waiting::{self, WaitEnd},
     },
     digest::Digest,
     error::{Error, Phase, Result},
@@ -30,9 +26,6 @@ use crate::{
     transfer::{Evidence, Outcome, Transfer},
     units::{Moment, micros},
 };
-
-/// How long the gate may be silent; it sends WAIT every second.
-const GATE_SILENCE: Duration = Duration::from_secs(10);
 
 /// How long the server's summary is waited for.
 const SUMMARY_LIMIT: Duration = Duration::from_secs(30);
@@ -94,13 +87,26 @@ impl Conversation<'_> {
         let peer = stream.peer_addr().map_err(Error::io("connect", "the server"))?;
         let mut lines = LineStream::new(&stream, peer, b"");
         self.client.set_stage(ClientStage::Joining);
-        let offer = self.join(&stream, &mut lines)?;
-        let prepared = self.prepare(&offer, &stream, &mut lines);
-        let mut prepared = prepared.inspect_err(|error| send_refusal(&lines, error))?;
+        let mut offer = self.join(&stream, &mut lines)?;
+        let mut prepared = self.get_ready(&offer, &stream, &mut lines)?;
+        let others = loop {
+            match waiting::wait(
+                (self.client, self.transports),
+                &stream,
+                &mut lines,
+                (&offer, prepared.offset),
+            )? {
+                WaitEnd::Go(others) => break others,
+                WaitEnd::Offer(chosen) => {
+                    // Its part has another name, or is another's until this is closed.
+                    drop(prepared);
+                    offer = chosen;
+                    self.report.offer = Some(offer.clone());
+                    prepared = self.get_ready(&offer, &stream, &mut lines)?;
+                }
+            }
+        };
         let offset = prepared.offset;
-        lines.write_line(&FromClient::Ready { offset }.encode())?;
-        self.client.set_stage(ClientStage::Waiting);
-        let others = self.wait(&mut lines, &offer, offset)?;
         if !others.is_empty() {
             prepared.session.limit_peers(others);
         }
@@ -159,6 +165,8 @@ impl Conversation<'_> {
             via: config.via,
             name: name.clone(),
             takes_trees: config.takes_trees(),
+            ways: waiting::ways(self.transports),
+            auto: config.auto,
         };
         prove(lines, config.key.as_ref())?;
         self.report.key = lines.is_sealed();
@@ -175,6 +183,20 @@ impl Conversation<'_> {
         self.report.transfer = Some(transfer);
         self.report.offer = Some(offer.clone());
         Ok(offer)
+    }
+
+    /// OFFER to READY.
+    fn get_ready(
+        &self,
+        offer: &Offer,
+        stream: &TcpStream,
+        lines: &mut LineStream<'_>,
+    ) -> Result<Prepared> {
+        let prepared = self.prepare(offer, stream, lines);
+        let prepared = prepared.inspect_err(|error| send_refusal(lines, error))?;
+        lines.write_line(&FromClient::Ready { offset: prepared.offset }.encode())?;
+        self.client.set_stage(ClientStage::Waiting);
+        Ok(prepared)
     }
 
     /// Checks the offer and opens the part; hashes what an earlier session left in it.
@@ -214,32 +236,6 @@ impl Conversation<'_> {
         };
         self.client.expect(info.bytes - offset);
         Ok(Prepared { download, session, offset })
-    }
-
-    /// At the gate: until GO. Returns where the session's clients are, if the server said so.
-    fn wait(
-        &self,
-        lines: &mut LineStream<'_>,
-        offer: &Offer,
-        offset: u64,
-    ) -> Result<BTreeSet<IpAddr>> {
-        let mut others = BTreeSet::new();
-        let (peer, missing) = (lines.peer(), offer.file.bytes - offset);
-        loop {
-            match read_message(lines, clock::now().after(GATE_SILENCE), Phase::Muster)? {
-                FromServer::Wait { ready, clients } => self.client.set_muster(ready, clients),
-                FromServer::Peers(at) if others.len() <= usize::from(offer.clients) => {
-                    others.extend(at);
-                }
-                FromServer::Go { bytes } if bytes == missing => return Ok(others),
-                FromServer::Go { bytes } => {
-                    let what = format!("GO with {bytes} bytes of the {missing} that are missing");
-                    return Err(Error::protocol(peer, what));
-                }
-                FromServer::Error { code, reason } => return Err(server_error(peer, code, reason)),
-                _ => return Err(Error::protocol(peer, "no message for a client at the gate")),
-            }
-        }
     }
 
     /// GO to the last byte. A failure is sent to the server, with what was counted.

@@ -21,7 +21,7 @@ pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 const PROOF_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long the server may take to offer a seat: it may have to hash the file first.
-pub(super) const OFFER_LIMIT: Duration = Duration::from_secs(120);
+pub(crate) const OFFER_LIMIT: Duration = Duration::from_secs(120);
 
 /// How often a client that makes or hashes files says how far it is, and looks whether it is to end.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);

@@ -9,6 +9,7 @@ mod conversation;
 mod copy_part;
 pub mod download;
 pub mod echo;
+mod listen;
 pub(crate) mod messages;
 mod opening;
 pub mod part;
@@ -19,6 +20,7 @@ mod run;
 mod shared;
 pub mod standing;
 pub mod tree_part;
+mod waiting;
 
 pub use config::FetchConfig;
 pub use messages::list;

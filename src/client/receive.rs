@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     fmt, io,
-    net::{IpAddr, TcpStream},
+    net::{IpAddr, Ipv4Addr, TcpStream},
     ops::Range,
     sync::atomic::{AtomicBool, AtomicU64},
 };
@@ -23,6 +23,11 @@ use crate::{
 pub trait ReceiveTransport: fmt::Debug + Send + Sync {
     /// Its word.
     fn via(&self) -> Via;
+
+    /// Where it joins a group, if not by the address from which the server is reached.
+    fn interface(&self) -> Option<Ipv4Addr> {
+        None
+    }
 
     /// In which order its bytes come.
     fn byte_order(&self) -> ByteOrder {

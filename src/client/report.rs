@@ -70,6 +70,7 @@ pub fn records(reports: &[ClientReport]) -> Vec<Record> {
             continue;
         };
         let record = records.entry(offer.session).or_insert_with(|| Record {
+            auto: None,
             session: offer.session,
             via: offer.via,
             file: offer.file.clone(),

@@ -51,12 +51,13 @@ pub struct Diagnosis {
 }
 
 /// The ways of sending files.
-const FILES: [Purpose; 5] =
-    [Purpose::Files(Via::Tcp), UDP, MULTICAST, SWARM, Purpose::Files(Via::Http)];
+const FILES: [Purpose; 6] =
+    [Purpose::Files(Via::Tcp), UDP, MULTICAST, SWARM, CHAIN, Purpose::Files(Via::Http)];
 
 const UDP: Purpose = Purpose::Files(Via::Udp);
 const MULTICAST: Purpose = Purpose::Files(Via::Multicast);
 const SWARM: Purpose = Purpose::Files(Via::Swarm);
+const CHAIN: Purpose = Purpose::Files(Via::Chain);
 
 /// A folder that takes less than a network of 100 Mbit/s brings is slow, bytes a second.
 const SLOW_FOLDER: f64 = 12.5e6;
@@ -203,7 +204,7 @@ fn of_host(name: &str, answer: &EchoAnswer, checks: &mut Vec<Check>) {
             Check::ok("host", format!("{name} answers, and is too old to send an echo"))
                 .mended("install this version of gatecast there")
                 .breaking([UDP, MULTICAST])
-                .slowing([SWARM]),
+                .slowing([SWARM, CHAIN]),
         ),
         EchoAnswer::Echo(report) => of_echo(report, checks),
     }
@@ -267,7 +268,7 @@ fn of_echo(report: &EchoReport, checks: &mut Vec<Check>) {
     } else {
         Check::ok("peers", "its connections do not arrive here, nor will other clients'")
             .mended(format!("{LET_IN} tcp dport 1024-65535 accept"))
-            .slowing([SWARM])
+            .slowing([SWARM, CHAIN])
     });
     let is_sent = report.via.is_none_or(|via| via == Via::Multicast);
     checks.extend(match report.group {

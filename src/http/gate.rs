@@ -96,9 +96,11 @@ pub(super) fn serve_at_gate(cx: &mut RequestContext<'_>, file: FileName, query: 
         kind: ClientKind::Http,
         stream: Arc::clone(&cx.connection.stream),
         peer: cx.connection.peer,
+        ways: Vec::new(),
     };
     let (group, via) = (query.group, query.via);
-    let wanted = lobby::SeatRequest { file: Some(file), group, via, takes_trees: false };
+    let wanted =
+        lobby::SeatRequest { file: Some(file), group, via, takes_trees: false, auto: false };
     let mut seat = match cx.lobby.seat(&wanted, client) {
         Ok(seat) => seat,
         Err(Error::Refused { reason, .. }) => return cx.respond(&HttpResponse::text(409, reason)),

@@ -22,6 +22,8 @@ pub struct LineStream<'a> {
     read_at: Moment,
     /// What both ends mark their lines with, where they have proven a key.
     seal: Option<LineSeal>,
+    /// How lines begin that came too late to mean anything.
+    passed_over: &'static [&'static str],
 }
 
 /// How long a peer may take to accept a line, which its buffer holds hundreds of; a longer text has
@@ -33,7 +35,7 @@ impl<'a> LineStream<'a> {
     pub fn new(stream: &'a TcpStream, peer: SocketAddr, first: &[u8]) -> Self {
         let mut buf = LineBuf::default();
         buf.push(first);
-        Self { stream, peer, buf, read_at: clock::now(), seal: None }
+        Self { stream, peer, buf, read_at: clock::now(), seal: None, passed_over: &[] }
     }
 
     /// Marks every line with `seal` from now on, and takes none that is not marked.
@@ -66,12 +68,30 @@ impl<'a> LineStream<'a> {
         self.stream.local_addr().map_err(failed)
     }
 
+    /// From now on [`LineStream::read_line`] passes over lines that begin so.
+    pub fn pass_over(&mut self, words: &'static [&'static str]) {
+        self.passed_over = words;
+    }
+
+    /// The next line that is not passed over, by `deadline`.
+    ///
+    /// # Errors
+    /// As [`LineStream::read_any`].
+    pub fn read_line(&mut self, deadline: Moment, phase: Phase) -> Result<String> {
+        loop {
+            let line = self.read_any(deadline, phase)?;
+            if !self.passed_over.iter().any(|word| line.starts_with(word)) {
+                return Ok(line);
+            }
+        }
+    }
+
     /// The next line, by `deadline`.
     ///
     /// # Errors
     /// [`Error::TimedOut`] in `phase`; `UnexpectedEof` when the peer closed; `Protocol` for a line
     /// that is malformed or whose seal is wrong.
-    pub fn read_line(&mut self, deadline: Moment, phase: Phase) -> Result<String> {
+    pub fn read_any(&mut self, deadline: Moment, phase: Phase) -> Result<String> {
         let begun = clock::now();
         loop {
             let broken = |error: DecodeError| Error::protocol(self.peer, error.to_string());

@@ -11,6 +11,7 @@ pub mod hosts_file;
 pub mod http;
 pub mod key_file;
 pub mod line_stream;
+pub mod link_queue;
 pub mod logfile;
 pub mod pacing;
 pub mod plain_file;

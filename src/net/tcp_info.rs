@@ -1,4 +1,5 @@
-//! What the system knows of a TCP connection (Linux, feature `sockopt`): the only unsafe call.
+//! What the system knows of a TCP connection, and of what any socket sent (Linux, feature
+//! `sockopt`): the only unsafe call.
 //!
 //! The answers are read as bytes at the places that the system's interface gives them
 //! (`linux/tcp.h`, `linux/sock_diag.h`), so that an older system, which says less, leaves the rest
@@ -29,23 +30,35 @@ pub fn evidence(stream: &TcpStream) -> Evidence {
     }
 }
 
-/// How many bytes of the connection are in the queue of this machine's own link.
+/// How many bytes of the connection the peer's system has acknowledged, how many wait unsent, and how
+/// many segments are on their way.
 #[cfg(all(target_os = "linux", feature = "sockopt"))]
-pub fn queued(stream: &TcpStream) -> Option<u64> {
+pub fn acked(stream: &TcpStream) -> Option<(u64, u64, u32)> {
+    let mut info = [0; 192];
+    let info = option(stream, nix::libc::IPPROTO_TCP, nix::libc::TCP_INFO, &mut info);
+    let acked = u64::from_ne_bytes(*info.get(120..)?.first_chunk()?);
+    let unsent = u32::from_ne_bytes(*info.get(144..)?.first_chunk()?);
+    let moving = u32::from_ne_bytes(*info.get(24..)?.first_chunk()?);
+    Some((acked, unsent.into(), moving))
+}
+
+/// How many bytes of the socket are in the queue of this machine's own link.
+#[cfg(all(target_os = "linux", feature = "sockopt"))]
+pub fn queued(socket: &impl AsRawFd) -> Option<u64> {
     /// Numbers of the socket's memory; the third is what was sent and has not left the machine.
     const SO_MEMINFO: i32 = 55;
     let mut memory = [0; 12];
-    let memory = option(stream, nix::libc::SOL_SOCKET, SO_MEMINFO, &mut memory);
+    let memory = option(socket, nix::libc::SOL_SOCKET, SO_MEMINFO, &mut memory);
     Some(u64::from(u32::from_ne_bytes(*memory.get(8..)?.first_chunk()?)))
 }
 
 /// The first bytes of an option's value, read into `value`; none where it is unknown.
 #[cfg(all(target_os = "linux", feature = "sockopt"))]
 #[allow(unsafe_code, reason = "no safe call reads these options")]
-fn option<'a>(stream: &TcpStream, level: i32, name: i32, value: &'a mut [u8]) -> &'a [u8] {
+fn option<'a>(socket: &impl AsRawFd, level: i32, name: i32, value: &'a mut [u8]) -> &'a [u8] {
     let mut len = u32::try_from(value.len()).unwrap_or(0);
-    let (at, fd) = (value.as_mut_ptr().cast(), stream.as_raw_fd());
-    // SAFETY: the descriptor is open while `stream` is borrowed. The system writes at most `len` bytes
+    let (at, fd) = (value.as_mut_ptr().cast(), socket.as_raw_fd());
+    // SAFETY: the descriptor is open while `socket` is borrowed. The system writes at most `len` bytes
     // to `value`, which has so many, and says in `len` how many; any byte is a `u8`.
     let result = unsafe { nix::libc::getsockopt(fd, level, name, at, &raw mut len) };
     let len = usize::try_from(len).unwrap_or(0);
@@ -58,9 +71,15 @@ pub fn evidence(_: &TcpStream) -> Evidence {
     Evidence::default()
 }
 
-/// How many bytes of the connection are in the queue of this machine's own link: unknown here.
+/// How many bytes of the connection the peer has acknowledged: unknown here.
 #[cfg(not(all(target_os = "linux", feature = "sockopt")))]
-pub fn queued(_: &TcpStream) -> Option<u64> {
+pub fn acked(_: &TcpStream) -> Option<(u64, u64, u32)> {
+    None
+}
+
+/// How many bytes of the socket are in the queue of this machine's own link: unknown here.
+#[cfg(not(all(target_os = "linux", feature = "sockopt")))]
+pub fn queued<T>(_: &T) -> Option<u64> {
     None
 }
 
@@ -85,6 +104,8 @@ mod tests {
         assert!(evidence.min_rtt_us > Some(0) && evidence.segments_again.is_some(), "{evidence:?}");
         assert!(evidence.rwnd_limited_us <= evidence.busy_us, "{evidence:?}");
         assert!(evidence.sndbuf_limited_us.is_some() && evidence.delivery_rate.is_some());
+        let came = |acked: (u64, u64, u32)| acked.0 <= 100_001 && acked.1 <= 100_000;
+        assert!(acked(&ours).is_some_and(came), "{:?}", acked(&ours));
         assert!(queued(&ours).is_some_and(|bytes| bytes < 10_000_000));
     }
 }

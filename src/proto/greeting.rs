@@ -9,6 +9,8 @@ pub enum Greeting {
     Lab,
     /// An HTTP/1.1 request (RFC 9112, section 3).
     Http,
+    /// `CHAIN/1`: a member of a chain.
+    Chain,
     /// A BitTorrent handshake (BEP 3, peer protocol).
     Swarm,
 }
@@ -27,9 +29,10 @@ pub enum Recognised {
 /// Most bytes that [`recognise`] ever needs.
 pub const GREETING_MAX: usize = 20;
 
-const PREFIXES: [(&[u8], Greeting); 7] = [
+const PREFIXES: [(&[u8], Greeting); 8] = [
     (b"GATECAST/", Greeting::Native),
     (b"Preparado", Greeting::Lab),
+    (b"CHAIN/1 ", Greeting::Chain),
     (b"GET ", Greeting::Http),
     (b"HEAD", Greeting::Http),
     (b"POST", Greeting::Http),

@@ -237,6 +237,7 @@ mod tests {
             released_at: None,
             sender: None,
             key: false,
+            auto: None,
             transfers: transfers.collect(),
         }
     }

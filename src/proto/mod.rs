@@ -6,6 +6,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod bt;
+pub mod chain;
 pub mod greeting;
 pub mod histogram;
 pub mod hosts;

@@ -5,6 +5,7 @@
 pub mod echo;
 mod fields;
 mod last_words;
+pub mod probe;
 
 use std::{net::IpAddr, time::Duration};
 
@@ -16,17 +17,20 @@ use crate::{
     },
     session::{FileInfo, SeatId, SessionId, Via},
     text::{ClientName, FileName},
-    transfer::{ClockId, Counts, Evidence, Outcome},
+    transfer::{ClockId, Counts, Evidence, Outcome, auto::HeardStep},
     units::{Moment, micros},
 };
 
-use self::fields::{
-    addresses, clip, comma_separated, counts, evidence, file, file_fields, list_end,
-    list_end_fields, optional, optional_span, outcome, seats, span,
-};
 pub use self::{
     fields::{ADDRESSES_MAX, FILES_MAX, ListEnd, REASON_MAX, SIZE_MAX},
     last_words::{LAST_WORDS_MAX, decode_last_words, encode_last_words},
+};
+use self::{
+    fields::{
+        addresses, clip, comma_separated, counts, evidence, file, file_fields, list_end,
+        list_end_fields, optional, optional_span, outcome, seats, span,
+    },
+    probe::{GroupProbe, burst, encode_heard, encode_probe, heard, probe, ways, ways_field},
 };
 
 /// The first line of a connection.
@@ -55,6 +59,10 @@ pub struct Join {
     pub name: ClientName,
     /// It can take a folder.
     pub takes_trees: bool,
+    /// The ways of which the server may choose one; none of a client that cannot be measured.
+    pub ways: Vec<Via>,
+    /// It asks for the fastest of them.
+    pub auto: bool,
 }
 
 /// What a client says once it has a seat.
@@ -70,6 +78,13 @@ pub enum FromClient {
     },
     /// The first block is in: the answer of the fair start.
     Held,
+    /// What it heard of a step of the train.
+    Heard(HeardStep),
+    /// The measurement is over; so many datagrams of the train came.
+    Probed {
+        /// All of them.
+        datagrams: u32,
+    },
     /// It is still hashing or writing; `bytes` are done.
     Alive {
         /// Bytes done of the file.
@@ -151,6 +166,15 @@ pub enum FromServer {
         /// Clients that the session waits for.
         clients: u16,
     },
+    /// A measurement begins.
+    Probe(GroupProbe),
+    /// So many bytes to measure with follow this line; none is the end of them.
+    Burst {
+        /// Bytes that follow.
+        bytes: u32,
+    },
+    /// The measurement is over.
+    Probed,
     /// The gate is open; `bytes` of payload follow this line.
     Go {
         /// Payload bytes that follow.
@@ -238,6 +262,8 @@ impl ClientHello {
                 .maybe("via", join.via)
                 .field("name", join.name.as_str())
                 .maybe("tree", join.takes_trees.then_some("yes"))
+                .maybe("ways", ways_field(&join.ways))
+                .maybe("auto", join.auto.then_some("yes"))
                 .finish(),
             Self::List => LineWriter::new(&format!("{GREETING} LIST")).finish(),
             Self::Echo => LineWriter::new(&format!("{GREETING} ECHO")).finish(),
@@ -264,6 +290,8 @@ impl ClientHello {
                 via: optional(&fields, "via", str::parse)?,
                 name: fields.parsed("name", ClientName::new)?,
                 takes_trees: fields.get("tree").is_some(),
+                ways: ways(&fields),
+                auto: fields.get("auto").is_some(),
             })),
             "LIST" => Ok(Self::List),
             "ECHO" => Ok(Self::Echo),
@@ -280,6 +308,10 @@ impl FromClient {
             Self::Proof(hmac) => LineWriter::new("PROOF").field("hmac", hmac).finish(),
             Self::Ready { offset } => LineWriter::new("READY").field("offset", offset).finish(),
             Self::Held => LineWriter::new("HELD").finish(),
+            Self::Heard(heard) => encode_heard(heard),
+            Self::Probed { datagrams } => {
+                LineWriter::new("PROBED").field("datagrams", datagrams).finish()
+            }
             Self::Alive { bytes } => LineWriter::new("ALIVE").field("bytes", bytes).finish(),
             Self::Last { bytes } => LineWriter::new("LAST").field("bytes", bytes).finish(),
             Self::Hashed { sha1 } => LineWriter::new("HASHED").field("sha1", sha1).finish(),
@@ -314,6 +346,8 @@ impl FromClient {
             "PROOF" => Self::Proof(fields.parsed("hmac", str::parse)?),
             "READY" => Self::Ready { offset: fields.number("offset")? },
             "HELD" => Self::Held,
+            "HEARD" => Self::Heard(heard(&fields)?),
+            "PROBED" => Self::Probed { datagrams: fields.number("datagrams")? },
             "ALIVE" => Self::Alive { bytes: fields.number("bytes")? },
             "LAST" => Self::Last { bytes: fields.number("bytes")? },
             "HASHED" => Self::Hashed { sha1: fields.parsed("sha1", str::parse)? },
@@ -368,6 +402,9 @@ impl FromServer {
             Self::Wait { ready, clients } => {
                 LineWriter::new("WAIT").field("ready", ready).field("clients", clients).finish()
             }
+            Self::Probe(probe) => encode_probe(probe),
+            Self::Burst { bytes } => LineWriter::new("BURST").field("bytes", bytes).finish(),
+            Self::Probed => LineWriter::new("PROBED").finish(),
             Self::Go { bytes } => LineWriter::new("GO").field("bytes", bytes).finish(),
             Self::Summary(summary) => LineWriter::new("SUMMARY")
                 .field("outcome", summary.outcome)
@@ -411,6 +448,9 @@ impl FromServer {
             "WAIT" => {
                 Self::Wait { ready: fields.number("ready")?, clients: fields.number("clients")? }
             }
+            "PROBE" => Self::Probe(probe(&fields)?),
+            "BURST" => Self::Burst { bytes: burst(&fields)? },
+            "PROBED" => Self::Probed,
             "GO" => Self::Go { bytes: fields.number("bytes")? },
             "SUMMARY" => Self::Summary(Summary {
                 outcome: outcome(&fields)?,

@@ -11,10 +11,11 @@ use time::format_description::well_known::Rfc3339;
 use crate::{
     proto::json::{self, Json},
     report::{
-        median_session,
+        auto, median_session,
         why::{Cause, explain},
     },
-    transfer::{Counts, Evidence, Record, Transfer},
+    session::Via,
+    transfer::{AutoChoice, Counts, Evidence, Record, Transfer, auto::AutoFigures},
     units::micros,
 };
 
@@ -55,6 +56,10 @@ fn members(json: &mut Json, record: &Record) {
     json.raw("clients", record.clients);
     json.maybe_text("sender", record.sender.as_ref());
     json.truth("key", record.key);
+    match &record.auto {
+        Some(choice) => json.member("auto", |json| auto_choice(json, record, choice)),
+        None => json.raw("auto", "null"),
+    }
     json.member("release", |json| {
         let at = record.released_at.and_then(|at| at.format(&Rfc3339).ok());
         json.maybe_text("at", at);
@@ -121,6 +126,27 @@ fn result(json: &mut Json, transfer: &Transfer) {
     });
 }
 
+/// How the way was chosen, and what came of it.
+fn auto_choice(json: &mut Json, record: &Record, choice: &AutoChoice) {
+    let AutoFigures { server_up, least_down, group_rate, group_lost, measured_us, .. } =
+        choice.figures;
+    json.member("measured", |json| {
+        json.count("server_up_bit_s", server_up);
+        json.count("least_down_bit_s", least_down);
+        json.count("group_bit_s", group_rate);
+        json.count("group_lost_permille", group_lost);
+        seconds(json, "seconds", measured_us.map(Duration::from_micros));
+    });
+    json.member("predicted_s", |json| {
+        for via in [Via::Tcp, Via::Swarm, Via::Multicast] {
+            json.number(via.word(), auto::expected(choice, via));
+        }
+    });
+    json.text("chosen", record.via.word());
+    json.text("why", &choice.why);
+    seconds(json, "took_s", record.global().seconds);
+}
+
 /// Why a seat was slow.
 fn why(json: &mut Json, cause: Option<&Cause>) {
     match cause {
@@ -167,6 +193,7 @@ mod tests {
           "clients": 1,
           "sender": null,
           "key": false,
+          "auto": null,
           "release": {
             "at": "2026-09-21T14:13:21Z",
             "wake_skew_us": null,
@@ -233,7 +260,13 @@ mod tests {
                 "rtt_us": null,
                 "delivery_rate": null,
                 "queued_bytes": null,
-                "paced_us": null
+                "paced_us": null,
+                "server_link_us": null,
+                "buffer_full_us": null,
+                "repair_us": null,
+                "rate_cuts": null,
+                "client_link_us": null,
+                "buffer_bytes": null
               },
               "why": null
             }

@@ -16,6 +16,7 @@ use crate::{
     units::mbit_per_second,
 };
 
+pub mod auto;
 mod columns;
 pub mod counts;
 pub mod csv;
@@ -200,6 +201,7 @@ pub(crate) mod sample {
             released_at: OffsetDateTime::from_unix_timestamp(1_790_000_000 + number as i64).ok(),
             sender: None,
             key: false,
+            auto: None,
             transfers: (1..=clients).map(|seat| transfer(seat, base_ms)).collect(),
         }
     }
@@ -281,7 +283,7 @@ mod tests {
         std::fs::write(&path, vec![b'x'; 100_000]).expect("written");
         let error = read_log(&path).expect_err("no log").to_string();
         assert!(error.contains("line 1,"), "{error}");
-        assert!(error.ends_with("longer than 8192 bytes"), "{error}");
+        assert!(error.ends_with("longer than 10240 bytes"), "{error}");
         assert!(read_log(folder.path()).is_err());
         assert!(read_log(&folder.path().join("none")).is_err());
 

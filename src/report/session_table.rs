@@ -9,6 +9,7 @@ use std::{fmt::Write, time::Duration};
 
 use crate::{
     report::{
+        auto,
         columns::{self, TransferColumn, When, count},
         complete, counts, table,
         table::{Align, ROWS_MAX, or_dash},
@@ -105,6 +106,7 @@ fn heading(record: &Record) -> String {
         record.file.bytes,
         record.file.sha1
     );
+    heading += &auto::lines(record).unwrap_or_default();
     heading
 }
 

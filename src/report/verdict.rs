@@ -255,6 +255,7 @@ mod tests {
             released_at: released.then_some(time::OffsetDateTime::UNIX_EPOCH),
             sender: None,
             key: false,
+            auto: None,
             transfers: transfers.collect(),
         }
     }

@@ -7,9 +7,10 @@
 use std::{fmt::Write, time::Duration};
 
 use crate::{
+    net::link_queue::QUEUED_MIN,
     session::{SeatId, Via},
-    transfer::{Evidence, Outcome, Record, Transfer},
-    units::micros,
+    transfer::{Counts, Evidence, Outcome, Record, Transfer},
+    units::{micros, total_saturating},
 };
 
 /// Why the seats of a session took their time.
@@ -51,6 +52,8 @@ pub enum CauseKind {
     Link,
     /// The server's own link.
     Uplink,
+    /// The clients' own links, by which they send to each other.
+    PeerUplinks,
 }
 
 /// A transfer shorter than this is not slow: its figures are those of its start.
@@ -76,12 +79,25 @@ const LOSS_SURE: f64 = 0.05;
 /// A round trip that is longer than the least one by this has waited in a queue: the link was full.
 const QUEUE_DELAY_US: u64 = 2_000;
 
-/// So many bytes of one connection, two Ethernet segments, in the queue of the server's own link
-/// most of the time say that this link is full. Behind a free link there are mostly none.
-const QUEUED_MIN: u64 = 2 * 1448;
+/// A swarm's server that sent so many copies had little to send again: the peers did the rest.
+const COPIES_FEW: f64 = 1.5;
+
+/// One that sent so many did what the peers could not.
+const COPIES_MANY: f64 = 2.0;
+
+/// A queue on the way to one client of a group stands out from the others' by so many times, and
+/// this.
+const QUEUE_STANDS_OUT: (u64, u64) = (2, 5_000);
+
+/// Of a client's buffer, which its system counts twice as full as it is, a queue on the way takes most
+/// if it holds one part in so many.
+const QUEUE_PART: u64 = 4;
+
+/// What a client's repair took longer than the others' is worth naming from this on.
+const REPAIR_MIN_US: u64 = 100_000;
 
 /// What is the same for every seat.
-const SHARED: [CauseKind; 2] = [CauseKind::Rate, CauseKind::Uplink];
+const SHARED: [CauseKind; 3] = [CauseKind::Rate, CauseKind::Uplink, CauseKind::PeerUplinks];
 
 impl CauseKind {
     /// The word in documents.
@@ -95,20 +111,29 @@ impl CauseKind {
             Self::Loss => "loss",
             Self::Link => "link",
             Self::Uplink => "uplink",
+            Self::PeerUplinks => "peer_uplinks",
         }
     }
 
     /// What makes a session faster that ends with a seat of this kind.
-    fn advice(self, seat: &Transfer) -> String {
+    fn advice(self, seat: &Transfer, via: Via) -> String {
         let seat = seat.seat;
         match self {
             Self::Rate => "raise --rate, or leave it out".to_owned(),
             Self::Cpu => format!("give the machine of seat {seat} more CPU, or less other work"),
             Self::Disk => format!("give seat {seat} a folder on a faster disk (--out)"),
-            Self::Window => format!("raise the receive buffer of seat {seat} (net.ipv4.tcp_rmem)"),
+            Self::Window => {
+                let datagrams = matches!(via, Via::Udp | Via::Multicast);
+                let name = if datagrams { "net.core.rmem_max" } else { "net.ipv4.tcp_rmem" };
+                format!("raise the receive buffer of seat {seat} ({name})")
+            }
             Self::SendBuffer => "raise the server's send buffer (net.ipv4.tcp_wmem)".to_owned(),
             Self::Loss => format!("find what loses packets on the way to seat {seat}"),
             Self::Link => format!("find what makes the link to seat {seat} slow"),
+            Self::PeerUplinks => "send without the clients' uplinks: --via multicast".to_owned(),
+            Self::Uplink if matches!(via, Via::Multicast | Via::Swarm) => {
+                "give the server a faster link".to_owned()
+            }
             Self::Uplink => {
                 "send each byte over the server's link once: --via multicast or --via swarm"
                     .to_owned()
@@ -146,7 +171,7 @@ pub fn explain(record: &Record) -> Explanation {
     let known =
         seats.iter().zip(&causes).filter_map(|(seat, cause)| seat.as_ref().zip(cause.as_ref()));
     let last = known.max_by_key(|(seat, _)| seat.took);
-    let advice = last.map(|(seat, cause)| cause.kind.advice(seat.transfer));
+    let advice = last.map(|(seat, cause)| cause.kind.advice(seat.transfer, record.via));
     Explanation { seats: causes, advice }
 }
 
@@ -195,11 +220,32 @@ impl<'a> SeatTime<'a> {
         if self.took < SLOW_MIN || !is_slow {
             return None;
         }
-        match session.record.via {
-            Via::Tcp | Via::Http => self.local().or_else(|| self.connection(session)),
-            Via::Udp | Via::Multicast => self.local().or_else(|| self.datagrams(session)),
-            Via::Swarm | Via::Raw => self.local(),
+        let via = session.record.via;
+        let way = || match via {
+            Via::Tcp | Via::Http => self.connection(session),
+            Via::Udp | Via::Multicast => {
+                self.uplink(session).or_else(|| self.datagrams(&self.others(session)))
+            }
+            Via::Swarm => {
+                // Who waits for peers whose links are full has no slow link for that.
+                let seats = session.record.transfers.iter().filter_map(SeatTime::of);
+                let full = seats.map(|seat| seat.share(seat.evidence.client_link_us));
+                let free = full.fold(0.0, f64::max) < CLEAR / 2.0;
+                self.swarm(session).or_else(|| self.connection(session).filter(|_| free))
+            }
+            Via::Chain | Via::Raw => None,
+        };
+        let mut cause = self.local().or_else(way)?;
+        if via == Via::Multicast && !SHARED.contains(&cause.kind) {
+            cause.sentence += &self.held_up(&self.others(session));
         }
+        Some(cause)
+    }
+
+    /// The other seats that have the whole file.
+    fn others(&self, session: &ComparedSession<'a>) -> Vec<&'a Transfer> {
+        let all = session.record.transfers.iter();
+        all.filter(|t| t.seat != self.transfer.seat && t.outcome == Outcome::Complete).collect()
     }
 
     /// The part of its time.
@@ -289,26 +335,97 @@ impl<'a> SeatTime<'a> {
         (is_clear && lost >= 2.0 * others).then_some(lost)
     }
 
-    /// What was counted of its datagrams: who loses most holds a group up.
-    fn datagrams(&self, session: &ComparedSession<'_>) -> Option<Cause> {
-        let counts = self.transfer.counts;
-        let of = |lost| part(lost, counts.offered).filter(|lost| *lost >= LOSS_MIN);
-        let group = session.record.via == Via::Multicast && session.record.clients > 1;
-        let held = if group { "held the group up:" } else { "" };
-        let worst = session.record.transfers.iter().filter_map(|t| t.counts.lost).max();
-        if group && counts.lost < worst {
-            return None;
+    /// The queue of the server's own link was full, as the server saw when it looked.
+    fn uplink(&self, session: &ComparedSession<'_>) -> Option<Cause> {
+        let full = self.share(self.evidence.server_link_us);
+        let what = "waits for the server's uplink like everybody: it was full";
+        let cause = || Cause::new(CauseKind::Uplink, full, what, "of the time");
+        (session.record.clients > 1 && full >= CLEAR).then(cause)
+    }
+
+    /// Whose links a swarm waited for, by how often the server sent the file and whose were full.
+    fn swarm(&self, session: &ComparedSession<'_>) -> Option<Cause> {
+        let Record { transfers, file, .. } = session.record;
+        let sent = total_saturating(transfers.iter().filter_map(|t| t.bytes_server));
+        #[allow(clippy::cast_precision_loss, reason = "exact to 2^53 bytes")]
+        let copies = sent as f64 / file.bytes.max(1) as f64;
+        let link = |s: SeatTime<'_>| Some(s.share(Some(s.evidence.client_link_us?)) >= CLEAR);
+        let seats = transfers.iter().filter_map(SeatTime::of);
+        let links: Option<Vec<bool>> = seats.map(link).collect();
+        match links {
+            Some(full) if copies >= COPIES_MANY && full.iter().all(|full| *full) => {
+                let share = self.share(self.evidence.client_link_us);
+                let what = "waits for the clients' uplinks: they were full, and the server sent";
+                let sentence = format!("{what} {copies:.1} copies");
+                Some(Cause { kind: CauseKind::PeerUplinks, share, sentence })
+            }
+            Some(full) if copies >= COPIES_MANY && !full.contains(&true) => self.uplink(session),
+            _ if copies <= COPIES_FEW => self.uplink(session),
+            _ => None,
         }
-        let (buffer, queue) = ("dropped by its full buffer", "dropped by the server's queue");
-        [
-            (CauseKind::Window, counts.host_rx_drop, buffer),
-            (CauseKind::Loss, counts.network_lost, "lost on the way to it"),
-            (CauseKind::Uplink, counts.local_drop, queue),
-        ]
-        .into_iter()
-        .find_map(|(kind, lost, how)| {
-            Some(Cause::new(kind, of(lost)?, held, &format!("of datagrams {how}")))
-        })
+    }
+
+    /// What was counted of its datagrams, beyond what half the others bear: a session that looks for
+    /// its rate loses some of everybody's. One client alone can lie, and changes nothing.
+    fn datagrams(&self, others: &[&Transfer]) -> Option<Cause> {
+        let middle = |figure: fn(&Counts) -> Option<u64>| {
+            let mut all: Vec<u64> = others.iter().filter_map(|t| figure(&t.counts)).collect();
+            all.sort_unstable();
+            all.get(all.len() / 2).copied()
+        };
+        let counts = self.transfer.counts;
+        let excess = |figure: fn(&Counts) -> Option<u64>| {
+            let more = figure(&counts)?.saturating_sub(middle(figure).unwrap_or(0));
+            part(Some(more), counts.offered).filter(|lost| *lost >= LOSS_MIN)
+        };
+        let own = counts.delay_us.unwrap_or(0);
+        let others_queue = middle(|counts| counts.delay_us);
+        let (times, more) = QUEUE_STANDS_OUT;
+        let in_queue =
+            others_queue.filter(|middle| own >= middle.saturating_mul(times).saturating_add(more));
+        let lost = excess(|counts| counts.network_lost);
+        if let Some((middle, share)) = in_queue.zip(lost) {
+            let (own, middle) = (own / 1000, middle / 1000);
+            let what = "limited by the link to it: a queue of";
+            let sentence = format!("{what} {own} ms, and of {middle} ms to others");
+            return Some(Cause { kind: CauseKind::Link, share, sentence });
+        }
+        let full = self.share(self.evidence.buffer_full_us);
+        // A buffer that a queue on the way mostly fills is no limit: the link is.
+        let queue = others_queue.map_or(own, |others| others.min(own));
+        let moved = self.transfer.bytes_client.unwrap_or(0).saturating_mul(queue);
+        let in_queue = (moved / micros(self.took).max(1)).saturating_mul(QUEUE_PART);
+        let buffer = self.evidence.buffer_bytes.filter(|buffer| in_queue < *buffer);
+        let window = buffer.filter(|_| full >= CLEAR).map(|buffer| {
+            let what = format!("limited by its buffer of {buffer} bytes: it was full");
+            Cause::new(CauseKind::Window, full, &what, "of the time")
+        });
+        // Who is alone has nobody to compare with: what a full queue loses is no fault of the way.
+        let is_queue = others.is_empty() && own >= QUEUE_DELAY_US;
+        let counted = [
+            (CauseKind::Window, excess(|c| c.host_rx_drop), "dropped by its full buffer"),
+            (CauseKind::Loss, lost.filter(|_| !is_queue), "lost on the way to it alone"),
+        ];
+        let counted = || {
+            let (kind, share, how) = counted.into_iter().find(|(_, share, _)| share.is_some())?;
+            Some(Cause::new(kind, share?, "", &format!("of datagrams {how}")))
+        };
+        window.or_else(counted)
+    }
+
+    /// How it held its group up, as the server saw: nothing where it did not.
+    fn held_up(&self, others: &[&Transfer]) -> String {
+        let repair = |evidence: &Evidence| evidence.repair_us.unwrap_or(0);
+        let next = others.iter().map(|other| repair(&other.evidence)).max();
+        let longer = repair(&self.evidence).saturating_sub(next.unwrap_or(u64::MAX));
+        let cuts = self.evidence.rate_cuts.filter(|cuts| *cuts > 0);
+        let mut held =
+            cuts.map_or_else(String::new, |cuts| format!("; cuts of the rate for it: {cuts}"));
+        if longer >= REPAIR_MIN_US {
+            let seconds = Duration::from_micros(longer).as_secs_f64();
+            let _ = write!(held, "; repaired {seconds:.1} s longer than the others");
+        }
+        held
     }
 }
 

@@ -21,6 +21,8 @@ pub struct ServerConfig {
     pub file: Option<FileName>,
     /// The way; `None` leaves it to the clients, and is TCP when they do not care either.
     pub via: Option<Via>,
+    /// Each session goes the way that is measured to be the fastest; with it `via` is `None`.
+    pub auto: bool,
     /// How long a muster may last, from its first seat.
     pub max_wait: Duration,
     /// How many ready clients are enough at its end; `None` is all of them.
@@ -57,6 +59,7 @@ impl Default for ServerConfig {
             roster: None,
             file: None,
             via: None,
+            auto: false,
             max_wait: Duration::from_secs(60),
             quorum: None,
             rate: None,

@@ -24,7 +24,7 @@ use crate::{
     server::{
         echo,
         echo::EchoLimits,
-        gate::{ClientKind, MusterEnd, PendingClient, Seat},
+        gate::{ClientKind, MusterEnd, PendingClient, Seat, SeatCall},
         listener::{Connection, GREETING_LIMIT},
         lobby::{Lobby, SeatRequest},
         patience::Patience,
@@ -73,9 +73,10 @@ pub fn serve(
                 kind: ClientKind::Native,
                 stream: Arc::clone(&stream),
                 peer,
+                ways: join.via.map_or(join.ways, |via| vec![via]),
             };
-            let Join { file, group, via, takes_trees, .. } = join;
-            let wish = SeatRequest { file, group: Some(group), via, takes_trees };
+            let Join { file, group, via, takes_trees, auto, .. } = join;
+            let wish = SeatRequest { file, group: Some(group), via, takes_trees, auto };
             match lobby.seat(&wish, client) {
                 Ok(seat) => converse(seat, lobby.run, &mut lines),
                 Err(error) => {
@@ -202,53 +203,31 @@ fn reason_of(error: Error) -> String {
 }
 
 /// Everything that happens in a seat.
-fn converse(mut seat: Seat, run: u64, lines: &mut LineStream<'_>) {
-    let session = seat.session();
-    let offer = Offer {
-        session: session.id,
-        seat: seat.id(),
-        clients: session.clients,
-        run: Some(run),
-        via: session.via,
-        file: session.source.info.clone(),
-        tree: session.source.tree().map(|tree| tree.manifest.entries()),
-    };
-    let mut words = FromServer::Offer(offer).encode();
-    words.extend(session.source.tree().map(|tree| &*tree.lines).unwrap_or_default());
-    words.extend(seat.send_session().control().map(|c| c.terms(&seat)).unwrap_or_default());
-    let ready = lines.write_line(&words).and_then(|()| ready(&seat, lines));
-    let offset = match ready {
-        Ok(offset) => offset,
-        Err(error) => {
-            let end = seat.muster_end();
-            match (&end, &error) {
-                (Some(end), _) => refuse(lines, code_of(end), &end.to_string()),
-                (None, Error::Protocol { what, .. }) => refuse(lines, ErrorCode::Protocol, what),
-                (None, _) => {}
-            }
-            let (outcome, reason) = match (end, error) {
-                (Some(end), _) => (end.outcome(), end.to_string()),
-                (None, Error::TimedOut { .. }) => {
-                    (Outcome::TimedOut, "not ready in time".to_owned())
-                }
-                (None, Error::Protocol { what, .. }) => (Outcome::Refused, what),
-                (None, Error::Refused { reason, .. }) => (Outcome::Refused, reason),
-                (None, _) => (Outcome::Refused, MusterEnd::Left.to_string()),
-            };
-            return seat.lose(outcome, reason);
-        }
-    };
-    if lines.has_buffered() {
-        // The watcher sees what is still in the socket; this came with READY.
-        refuse(lines, code_of(&MusterEnd::Spoke), &MusterEnd::Spoke.to_string());
-        return seat.lose(Outcome::Refused, MusterEnd::Spoke.to_string());
-    }
-    seat.resume(offset);
+fn converse(seat: Seat, run: u64, lines: &mut LineStream<'_>) {
+    let Some((mut seat, mut offset)) = offer(seat, run, lines) else { return };
     // What can be made before the gate is: behind it, every call of one seat delays another's start.
     let mut transfer = seat.transfer();
-    let woke = match seat.wait() {
-        Ok(woke) => woke,
-        Err(end) => return refuse(lines, code_of(&end), &end.to_string()),
+    let woke = loop {
+        let measured = match seat.wait_for_call() {
+            Ok(SeatCall::Released(woke)) => break woke,
+            Ok(SeatCall::Measure(measurement)) => {
+                measurement.measure_seat(seat.id(), seat.stream(), lines)
+            }
+            Ok(SeatCall::Offer) => {
+                // The watcher has let go of the connection.
+                let _ = seat.stream().set_nonblocking(false);
+                seat.send_session().on_seated(&seat);
+                match offer(seat, run, lines) {
+                    Some(again) => (seat, offset) = again,
+                    None => return,
+                }
+                Ok(())
+            }
+            Err(end) => return refuse(lines, code_of(&end), &end.to_string()),
+        };
+        if let Err(error) = measured {
+            return lose_before(seat, lines, error);
+        }
     };
     transfer.woke = Some(woke);
     transfer.bytes_resumed = offset;
@@ -259,6 +238,57 @@ fn converse(mut seat: Seat, run: u64, lines: &mut LineStream<'_>) {
     {
         log::debug!("{error}");
     }
+}
+
+/// OFFER to READY; `None` if the client lost its seat.
+fn offer(seat: Seat, run: u64, lines: &mut LineStream<'_>) -> Option<(Seat, u64)> {
+    let session = seat.session();
+    let offer = Offer {
+        session: session.id,
+        seat: seat.id(),
+        clients: session.clients,
+        run: Some(run),
+        via: session.via(),
+        file: session.source.info.clone(),
+        tree: session.source.tree().map(|tree| tree.manifest.entries()),
+    };
+    let mut words = FromServer::Offer(offer).encode();
+    words.extend(session.source.tree().map(|tree| &*tree.lines).unwrap_or_default());
+    words.extend(seat.send_session().control().map(|c| c.terms(&seat)).unwrap_or_default());
+    let ready = lines.write_line(&words).and_then(|()| ready(&seat, lines));
+    let offset = match ready {
+        Ok(offset) => offset,
+        Err(error) => {
+            lose_before(seat, lines, error);
+            return None;
+        }
+    };
+    if lines.has_buffered() && session.chosen.get().is_none() {
+        // The watcher sees what is still in the socket; this came with READY.
+        refuse(lines, code_of(&MusterEnd::Spoke), &MusterEnd::Spoke.to_string());
+        seat.lose(Outcome::Refused, MusterEnd::Spoke.to_string());
+        return None;
+    }
+    seat.resume(offset);
+    Some((seat, offset))
+}
+
+/// The client lost its seat before the release.
+fn lose_before(seat: Seat, lines: &LineStream<'_>, error: Error) {
+    let end = seat.muster_end();
+    match (&end, &error) {
+        (Some(end), _) => refuse(lines, code_of(end), &end.to_string()),
+        (None, Error::Protocol { what, .. }) => refuse(lines, ErrorCode::Protocol, what),
+        (None, _) => {}
+    }
+    let (outcome, reason) = match (end, error) {
+        (Some(end), _) => (end.outcome(), end.to_string()),
+        (None, Error::TimedOut { .. }) => (Outcome::TimedOut, "not ready in time".to_owned()),
+        (None, Error::Protocol { what, .. }) => (Outcome::Refused, what),
+        (None, Error::Refused { reason, .. }) => (Outcome::Refused, reason),
+        (None, _) => (Outcome::Refused, MusterEnd::Left.to_string()),
+    };
+    seat.lose(outcome, reason);
 }
 
 fn code_of(end: &MusterEnd) -> ErrorCode {
@@ -340,11 +370,9 @@ fn transfer_to(
         Ok(()) => read_receipt(seat, lines, first, want, transfer).err(),
         Err(failure) => Some(client_failure(lines, first.line, failure, transfer)),
     };
-    transfer.counts = transfer.counts.of_client(seat.session().via);
+    transfer.counts = transfer.counts.of_client(seat.session().via());
     send_session.add_counts(seat.id(), &mut transfer.counts);
-    if send_session.fills_control() {
-        transfer.evidence = transfer.evidence.or(seat.evidence());
-    }
+    transfer.evidence = transfer.evidence.or(seat.evidence(send_session.fills_control()));
     let mut changed = false;
     if let Some(failure) = failure {
         changed = failure.source_changed;

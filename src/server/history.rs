@@ -96,6 +96,12 @@ impl History {
         }
     }
 
+    pub(crate) fn choose(&self, chosen: &Record) {
+        if let Some(record) = self.lock().open.get_mut(&chosen.session) {
+            (record.via, record.auto) = (chosen.via, chosen.auto.clone());
+        }
+    }
+
     pub(crate) fn row(&self, session: SessionId, transfer: &Transfer) {
         self.count(transfer);
         if let Some(record) = self.lock().open.get_mut(&session) {
@@ -158,6 +164,7 @@ mod tests {
             released_at: None,
             sender: None,
             key: false,
+            auto: None,
             transfers: vec![transfer; rows],
         }
     }

@@ -20,10 +20,11 @@ use crate::{
     server::{
         admission::Admission,
         catalog,
-        catalog::{Catalog, TREE_OPEN_MAX},
+        catalog::{Catalog, Source, TREE_OPEN_MAX},
         config::ServerConfig,
         gate::{
-            ClientKind, Gate, GateView, MusterConfig, PendingClient, SEAT_WAIT, Seat, SessionInfo,
+            AutoSetup, ClientKind, Gate, GateView, MusterConfig, PendingClient, SEAT_WAIT, Seat,
+            SessionInfo,
         },
         history::History,
         session_log::{LogHandle, SessionHeader},
@@ -31,6 +32,7 @@ use crate::{
     },
     session::{FileInfo, SessionId, Via},
     text::{FileName, choice, escape},
+    transfer::auto::AUTO_WAYS,
 };
 
 /// What a client asks for; what it leaves open the server decides.
@@ -44,6 +46,8 @@ pub struct SeatRequest {
     pub via: Option<Via>,
     /// It can take a folder.
     pub takes_trees: bool,
+    /// It asks for the fastest way.
+    pub auto: bool,
 }
 
 /// All sessions of one server.
@@ -72,6 +76,11 @@ struct LobbyState {
 
 /// What a client can do that asked for another way.
 const WITHOUT: &str = "; without --via the client takes that way";
+
+/// Whether the server may choose it, or it goes over the same connection as one of these.
+fn is_of_auto(via: Via) -> bool {
+    AUTO_WAYS.contains(&via) || via == Via::Http
+}
 
 impl LobbyState {
     /// The open muster of `file` that has a seat left.
@@ -123,10 +132,10 @@ impl Lobby {
         loop {
             patient &= clock::left(until).is_some();
             if let Some(gate) = self.open_muster(&file, clients, via, client.kind, patient)? {
-                gate.send_session.prepare_connection(&client.stream)?;
+                gate.send_session().prepare_connection(&client.stream)?;
                 match Seat::take_until(&gate, client, until) {
                     Ok(seat) => {
-                        gate.send_session.on_seated(&seat);
+                        gate.send_session().on_seated(&seat);
                         return Ok(seat);
                     }
                     // Full, or released a moment ago: the next session.
@@ -142,7 +151,9 @@ impl Lobby {
                     continue;
                 }
             }
-            self.begin(&file, clients, via.unwrap_or(Via::Tcp), &client)?;
+            let is_auto = self.settings.auto || wish.auto && via.is_none();
+            let via = via.filter(|_| !self.settings.auto);
+            self.begin(&file, clients, (via.unwrap_or(Via::Tcp), is_auto), &client)?;
         }
     }
 
@@ -164,6 +175,11 @@ impl Lobby {
         let via = match (self.settings.via, wish.via) {
             (Some(ours), Some(theirs)) if ours != theirs => {
                 return refuse(format!("this server sends via {ours}, not via {theirs}{WITHOUT}"));
+            }
+            (_, Some(theirs)) if self.settings.auto && !is_of_auto(theirs) => {
+                return refuse(format!(
+                    "this server chooses among its ways, not via {theirs}{WITHOUT}"
+                ));
             }
             (ours, theirs) => ours.or(theirs),
         };
@@ -196,7 +212,7 @@ impl Lobby {
                 && (gate.has_room()
                     || patient
                         && session.clients == clients
-                        && via.is_none_or(|via| via == session.via)
+                        && via.is_none_or(|via| gate.is_undecided() || via == session.via())
                         && gate.may_have_room())
         };
         let refuse = |reason| Err(Error::refused("the server", reason));
@@ -215,13 +231,14 @@ impl Lobby {
         }
         // An HTTP client is sent to over its own connection, whether or not it says so.
         let is_http = kind == ClientKind::Http && via == Some(Via::Http);
-        if let Some(via) = via.filter(|&via| via != session.via && !is_http) {
+        let fits = |via| via == session.via() || is_http || gate.is_undecided() && is_of_auto(via);
+        if let Some(via) = via.filter(|&via| !fits(via)) {
             return refuse(format!(
                 "the group for '{file}' goes via {}, not via {via}{WITHOUT}",
-                session.via
+                session.via()
             ));
         }
-        self.serves(file, session.via, kind)?;
+        self.serves(file, session.via(), kind)?;
         Ok(Some(Arc::clone(gate)))
     }
 
@@ -256,7 +273,7 @@ impl Lobby {
         self: &Arc<Self>,
         file: &FileName,
         clients: u16,
-        via: Via,
+        (via, is_auto): (Via, bool),
         client: &PendingClient,
     ) -> Result<()> {
         self.serves(file, via, client.kind)?;
@@ -273,9 +290,11 @@ impl Lobby {
         let transport = self.transport(via);
         let send_session = transport.prepare(&source, clients, self.settings.rate)?;
         send_session.prepare_connection(&client.stream)?;
+        let auto = is_auto.then(|| self.auto_setup(&source, clients));
         let session = SessionInfo {
             id: SessionId(clock::random()),
             via,
+            chosen: OnceLock::new(),
             source,
             clients,
             roster: self.settings.roster.clone(),
@@ -296,7 +315,7 @@ impl Lobby {
         let head = SessionHeader { via, file, clients, key };
         let session_id = session.id;
         let admission = Arc::clone(&self.admission);
-        let gate = Gate::new(session, send_session, muster, self.log.clone(), admission);
+        let gate = Gate::new(session, (send_session, auto), muster, self.log.clone(), admission);
         self.log.open(session_id, head);
         let (lobby, running) = (Arc::clone(self), Arc::clone(&gate));
         let started = thread::Builder::new()
@@ -314,6 +333,23 @@ impl Lobby {
         state.gates.push(gate);
         state.begun += 1;
         Ok(())
+    }
+
+    /// The ways from which a session of the fastest one may choose; one that cannot be prepared is not
+    /// among them.
+    fn auto_setup(&self, source: &Arc<Source>, clients: u16) -> AutoSetup {
+        let is_other = |via: Via| AUTO_WAYS.contains(&via) && via != Via::Tcp;
+        let others = || self.transports.iter().filter(|transport| is_other(transport.via()));
+        let prepared = others().filter_map(|transport| {
+            let session = transport.prepare(source, clients, self.settings.rate);
+            let failed = |error: &_| log::warn!("not via {}: {error}", transport.via());
+            Some((transport.via(), session.inspect_err(failed).ok()?))
+        });
+        AutoSetup {
+            ways: Mutex::new(prepared.collect()),
+            group: others().find_map(|transport| transport.group_route()),
+            rate: self.settings.rate,
+        }
     }
 
     /// The transport for `via`, which [`Lobby::resolve`] has found to be there.
@@ -343,6 +379,11 @@ impl Lobby {
             .names()
             .map(|name| Ok(self.catalog.open(name, &catalog::silent)?.info))
             .collect()
+    }
+
+    /// The connection of `peer` belongs to a seat: it is not closed to make room.
+    pub fn keep(&self, peer: SocketAddr) {
+        self.admission.set_ready(peer);
     }
 
     /// The sessions that have not ended, for every face that shows them.
@@ -427,7 +468,7 @@ mod tests {
 
         fn prepare(
             &self,
-            _: &Arc<catalog::Source>,
+            _: &Arc<Source>,
             _: u16,
             _: Option<crate::units::Rate>,
         ) -> Result<Box<dyn SendSession>> {
@@ -457,7 +498,8 @@ mod tests {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
         let addr = listener.local_addr().expect("bound");
         let stream = Arc::new(std::net::TcpStream::connect(addr).expect("listening"));
-        PendingClient { name: "c".to_owned(), kind: ClientKind::Native, stream, peer: addr }
+        let (name, ways) = ("c".to_owned(), Vec::new());
+        PendingClient { name, kind: ClientKind::Native, stream, peer: addr, ways }
     }
 
     /// A client that has found no open muster begins one; the server may have been stopped since.
@@ -475,10 +517,11 @@ mod tests {
             logger.log_handle(),
             Admission::of_server(),
         );
-        lobby.begin(&name, 2, Via::Tcp, &client()).expect("it runs");
+        lobby.begin(&name, 2, (Via::Tcp, false), &client()).expect("it runs");
         lobby.stop();
         assert!(lobby.wait_idle(Duration::from_secs(20)));
-        let error = lobby.begin(&name, 2, Via::Tcp, &client()).expect_err("stopped").to_string();
+        let error =
+            lobby.begin(&name, 2, (Via::Tcp, false), &client()).expect_err("stopped").to_string();
         assert!(error.contains("it is ending"), "{error}");
         assert!(lobby.is_idle());
     }

@@ -34,7 +34,7 @@ use crate::{
         history::{History, ROWS_KEPT, SESSIONS_KEPT},
     },
     session::{FileInfo, MAX_SEATS, SessionId, Via},
-    transfer::{Record, Transfer},
+    transfer::{AutoChoice, Record, Transfer},
 };
 
 /// What threads tell the logger.
@@ -42,6 +42,8 @@ use crate::{
 enum LogEvent {
     /// A session begins to muster.
     Opened(SessionId, SessionHeader, OffsetDateTime),
+    /// The way of a session was chosen.
+    Chosen(SessionId, Via, Box<AutoChoice>),
     /// The gate of a session opened.
     Released(SessionId, OffsetDateTime, String),
     /// One transfer is over.
@@ -166,6 +168,11 @@ impl LogHandle {
         self.send(LogEvent::Released(session, at, sender));
     }
 
+    /// The way was chosen.
+    pub fn choose(&self, session: SessionId, via: Via, choice: AutoChoice) {
+        self.send(LogEvent::Chosen(session, via, Box::new(choice)));
+    }
+
     /// One transfer is over.
     pub fn finish(&self, session: SessionId, transfer: Transfer) {
         self.send(LogEvent::Finished(session, Box::new(transfer)));
@@ -224,11 +231,17 @@ impl LoggerThread {
                         released_at: None,
                         sender: None,
                         key: head.key,
+                        auto: None,
                         transfers: Vec::new(),
                     };
                     self.history.open(record.clone());
                     let log = LogFile::new(opened_at, session);
                     self.pages.insert(session, OpenLog { record, log, unlogged: None });
+                }
+                LogEvent::Chosen(session, via, choice) => {
+                    let page = self.pages.get_mut(&session).expect(OPENED);
+                    (page.record.via, page.record.auto) = (via, Some(*choice));
+                    self.history.choose(&page.record);
                 }
                 LogEvent::Released(session, at, sender) => {
                     self.history.release(session, at, &sender);

@@ -45,12 +45,13 @@ pub struct Forecast {
 
 /// The ways that can be planned with: each with its bound. `raw` repairs nothing and so has no
 /// time at which all is there.
-const WAYS: [(Via, Bound); 5] = [
+const WAYS: [(Via, Bound); 6] = [
     (Via::Tcp, Bound::Unicast),
     (Via::Http, Bound::Unicast),
     (Via::Udp, Bound::Unicast),
     (Via::Multicast, Bound::Multicast),
     (Via::Swarm, Bound::Swarm),
+    (Via::Chain, Bound::Chain),
 ];
 
 /// What to expect of each way, fastest first; of those that are equally fast, the one of which a

@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::units::{micros, total_saturating};
 
 counts! {
-    /// What tells why a transfer took its time. The client says the first six; the rest is what the
-    /// server's system and its sender saw of the connection, where the payload went over it.
+    /// What tells why a transfer took its time. The client says the first six, and its link; the rest
+    /// is what the server's system and its sender saw of the way to it.
     Evidence:
     /// The client waited for the next payload byte, microseconds.
     read_us: "client_read_us",
@@ -41,6 +41,18 @@ counts! {
     queued_bytes: "queued_at_server_bytes",
     /// The server's sender waited for the session's rate, microseconds.
     paced_us: "paced_us",
+    /// The queue of the server's own link held datagrams, or pieces of the swarm, microseconds.
+    server_link_us: "server_link_full_us",
+    /// A datagram waited at the server for room in the client's buffer, microseconds.
+    buffer_full_us: "client_buffer_full_us",
+    /// From the group's last new block to this client's last one, microseconds.
+    repair_us: "repair_us",
+    /// The group's rate was cut so often while this client lost clearly more than most.
+    rate_cuts: "rate_cuts",
+    /// The queue of the client's own link held pieces for other peers, microseconds.
+    client_link_us: "client_link_full_us",
+    /// The client's buffer for datagrams, bytes as its system counts them.
+    buffer_bytes: "client_buffer_bytes",
 }
 
 /// By how much the figures of two clocks may differ: one part in so many, and [`CLOCK_SLACK`].
@@ -56,9 +68,10 @@ impl Evidence {
     /// What of these a client may say that had `passed` of time.
     #[must_use]
     pub fn of_client(self, passed: Duration) -> Self {
-        let mut values = self.held_to(passed).values();
+        let held = self.held_to(passed);
+        let mut values = held.values();
         values[OF_CLIENT..].fill(None);
-        Self::from_values(values)
+        Self { client_link_us: held.client_link_us, ..Self::from_values(values) }
     }
 
     /// These without the client's figures, where those claim more time than `passed`.
@@ -69,10 +82,12 @@ impl Evidence {
         let is_over =
             |parts: &[Option<u64>]| total_saturating(parts.iter().flatten().copied()) > most;
         let phases = [self.read_us, self.write_us, self.hash_us, self.sync_us];
-        if is_over(&phases) || is_over(&[self.cpu_us, self.cpu_wait_us]) {
+        let cpu = [self.cpu_us, self.cpu_wait_us];
+        if is_over(&phases) || is_over(&cpu) || is_over(&[self.client_link_us]) {
             values[..OF_CLIENT].fill(None);
+            return Self { client_link_us: None, ..Self::from_values(values) };
         }
-        Self::from_values(values)
+        self
     }
 
     /// These figures, and what `other` knows of the rest.
@@ -99,6 +114,7 @@ mod tests {
             cpu_us: Some(900_000),
             cpu_wait_us: Some(100_000),
             busy_us: Some(u64::MAX),
+            client_link_us: Some(1_000_000),
             ..Evidence::default()
         };
         let second = Duration::from_secs(1);
@@ -110,6 +126,7 @@ mod tests {
             Evidence { sync_us: Some(100_000), ..honest },
             Evidence { hash_us: Some(u64::MAX), ..honest },
             Evidence { cpu_wait_us: Some(200_000), ..honest },
+            Evidence { client_link_us: Some(1_200_000), ..honest },
         ] {
             assert_eq!(claim.held_to(second), none, "{claim:?}");
             assert_eq!(claim.of_client(second), Evidence::default());

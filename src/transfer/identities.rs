@@ -108,7 +108,7 @@ impl Transfer {
         }
         if let (Some(sent), Some(received)) = (self.bytes_server, self.bytes_client)
             && received > sent
-            && via != Via::Swarm
+            && !matches!(via, Via::Swarm | Via::Chain)
             && self.counts == Counts::default()
         {
             return Some(format!("received {received} bytes of {sent} sent"));

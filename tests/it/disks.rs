@@ -37,7 +37,7 @@ const BYTES: u64 = 1_234_567;
 const BEHIND: u64 = 558 * 4096 - BYTES;
 
 /// Every way, and whether it has a digest.
-const WAYS: [&str; 5] = ["tcp", "udp", "multicast", "swarm", "http"];
+const WAYS: [&str; 6] = ["tcp", "udp", "multicast", "swarm", "chain", "http"];
 
 /// Runs a program, which must succeed; returns what it printed.
 #[track_caller]

@@ -61,7 +61,8 @@ fn figures_of_a_client_are_believed_within_its_time() {
         // No figure of the server's own, and no second that has not passed.
         let honest = Evidence { read_us: Some(1), cpu_us: Some(0), ..Evidence::default() };
         let claims = [
-            (Evidence { paced_us: Some(7), ..honest }, honest),
+            (Evidence { paced_us: Some(7), server_link_us: Some(7), ..honest }, honest),
+            (Evidence { client_link_us: Some(u64::MAX), ..honest }, Evidence::default()),
             (Evidence { write_us: Some(u64::MAX), ..honest }, Evidence::default()),
             (Evidence::from_values([Some(u64::MAX); Evidence::NAMES.len()]), Evidence::default()),
         ];
@@ -85,6 +86,8 @@ fn figures_of_a_client_are_believed_within_its_time() {
                 cpu_us: row.evidence.cpu_us,
                 cpu_wait_us: row.evidence.cpu_wait_us,
                 paced_us: row.evidence.paced_us,
+                server_link_us: row.evidence.server_link_us,
+                client_link_us: row.evidence.client_link_us,
                 ..Evidence::default()
             };
             assert_eq!(told, believed);

@@ -797,7 +797,7 @@ mod program {
     fn run_proves_its_key_over_every_way() {
         within(LIMIT, || {
             let folder = folder();
-            for via in ["tcp", "multicast", "swarm", "http"] {
+            for via in ["tcp", "multicast", "swarm", "chain", "http"] {
                 let arguments = ["run", "f.bin", "--clients", "2", "--via", via, "--key", "key"];
                 let output = run(folder.path(), &arguments);
                 assert_eq!(output.status.code(), Some(0), "{via}: {output:?}");

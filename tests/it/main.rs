@@ -6,6 +6,8 @@
 
 mod common;
 
+mod auto;
+mod chain;
 mod doctor;
 #[cfg(unix)]
 mod faults;

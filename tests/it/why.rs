@@ -1,6 +1,7 @@
 //! Stars that are slow for one known reason, and whether the session says that reason.
 //!
-//! Each has a server and three clients on hosts of their own; the second client is the sick one.
+//! Each has a server and three clients on hosts of their own; the second client is the sick one, or
+//! what all of them share is. One has six sick clients and a healthy one.
 //! They need root, `ip`, `tc`, `nft` and `ethtool`, and are skipped without them.
 
 use std::{fmt::Write, fs, path::Path, process::Command};
@@ -8,7 +9,7 @@ use std::{fmt::Write, fs, path::Path, process::Command};
 use gatecast::internals::{
     report::why::{self, CauseKind},
     server::sample,
-    transfer::Record,
+    transfer::{Evidence, Record},
 };
 
 use crate::common::{
@@ -18,7 +19,10 @@ use crate::common::{
 };
 
 /// What one star is.
+#[derive(Clone, Copy)]
 struct Sick<'a> {
+    /// The way of sending.
+    via: &'a str,
     /// Options of the star beyond its clients' links of 100 Mbit/s.
     star: &'a [&'a str],
     /// Options of the server.
@@ -32,23 +36,44 @@ struct Sick<'a> {
 }
 
 /// A server whose link has room for all clients, and nothing that is wrong.
-const HEALTHY: Sick<'_> =
-    Sick { star: &["--host", "0=400mbit"], serve: "", prepare: "", client: ("", ""), size: 20 };
+const HEALTHY: Sick<'_> = Sick {
+    via: "tcp",
+    star: &["--host", "0=400mbit"],
+    serve: "",
+    prepare: "",
+    client: ("", ""),
+    size: 20,
+};
 
-/// Runs one session, and returns its record and what the server printed.
+/// What is done on one client's host before its client starts, and what stands before and after the
+/// client's program.
+#[derive(Clone, Copy, Default)]
+struct Host<'a> {
+    prepare: &'a str,
+    client: (&'a str, &'a str),
+}
+
+/// Runs one session with three clients, and returns its record and what the server printed.
 fn session(sick: &Sick<'_>) -> (Record, String) {
+    let Sick { prepare, client, .. } = *sick;
+    session_of(sick, &[Host::default(), Host { prepare, client }, Host::default()])
+}
+
+/// Runs one session with these clients, and returns its record and what the server printed.
+fn session_of(sick: &Sick<'_>, hosts: &[Host<'_>]) -> (Record, String) {
     let folder = tempfile::tempdir().expect("a folder");
     let at = folder.path().display();
     sample::make(&folder.path().join("f.bin"), sick.size * 1_000_000).expect("room");
     let mut script = format!(
-        "cd {at}\n{GATECAST} star exec 0 -- {GATECAST} serve f.bin --clients 3 --one-off {} \
-         >server.txt 2>&1 &\nserver=$!\n",
+        "cd {at}\n{GATECAST} star exec 0 -- {GATECAST} serve f.bin --clients {} --one-off --via {} \
+         {} >server.txt 2>&1 &\nserver=$!\n",
+        hosts.len(),
+        sick.via,
         sick.serve
     );
-    for host in 1..=3 {
-        let (before, after) = if host == 2 { sick.client } else { ("", "") };
-        if host == 2 && !sick.prepare.is_empty() {
-            let _ = writeln!(script, "{GATECAST} star exec 2 -- sh -ec '{}'", sick.prepare);
+    for (host, Host { prepare, client: (before, after) }) in (1..).zip(hosts) {
+        if !prepare.is_empty() {
+            let _ = writeln!(script, "{GATECAST} star exec {host} -- sh -ec '{prepare}'");
         }
         let _ = writeln!(
             script,
@@ -58,7 +83,7 @@ fn session(sick: &Sick<'_>) -> (Record, String) {
     }
     script += "wait $server\ncode=$?\nwait\nexit $code\n";
     let output = Command::new(GATECAST)
-        .args(["star", "run", "--hosts", "4", "--rate", "100mbit"])
+        .args(["star", "run", "--rate", "100mbit", "--hosts", &(hosts.len() + 1).to_string()])
         .args(sick.star)
         .args(["--", "sh", "-c", &script])
         .env_remove("GATECAST_STAR")
@@ -83,9 +108,17 @@ fn session_with(
     wanted: impl Fn(&[Reason<'_>]) -> bool,
     sick: &Sick<'_>,
 ) -> Option<(Record, String)> {
+    session_in_four(wanted, || session(sick))
+}
+
+/// The same of any session.
+fn session_in_four(
+    wanted: impl Fn(&[Reason<'_>]) -> bool,
+    run: impl Fn() -> (Record, String),
+) -> Option<(Record, String)> {
     let mut last = None;
     for _ in 0..4 {
-        let (record, said) = session(sick);
+        let (record, said) = run();
         if wanted(&reasons(&record)) {
             return Some((record, said));
         }
@@ -134,18 +167,145 @@ fn all_are(kind: CauseKind, sick: &Sick<'_>) {
     assert_eq!(said.matches("why slow, seat 1-3 ").count(), 1, "{said}");
 }
 
+/// Nobody has a reason in a session of `sick`, and yet what can be observed is there: all figures but
+/// those `unknown`.
+fn nobody_is(sick: &Sick<'_>, unknown: &[&str]) {
+    let none = |reasons: &[Reason<'_>]| reasons.iter().all(|(_, reason)| reason.is_none());
+    let Some((record, said)) = session_with(none, sick) else { return };
+    assert!(none(&reasons(&record)), "{said}\n{:#?}", record.transfers);
+    assert_eq!(why::explain(&record).advice.is_some(), said.contains("why slow"), "{said}");
+    for transfer in &record.transfers {
+        let figures = Evidence::NAMES.into_iter().zip(transfer.evidence.values());
+        let missing: Vec<_> = figures.filter(|(_, value)| value.is_none()).map(|f| f.0).collect();
+        assert_eq!(missing, unknown, "{transfer:?}");
+    }
+}
+
 #[test]
 fn healthy_star_has_no_reason() {
     let Some(_turn) = turn_with_stars("star") else { return };
-    let none = |reasons: &[Reason<'_>]| reasons.iter().all(|(_, reason)| reason.is_none());
-    let Some((record, said)) = session_with(none, &HEALTHY) else { return };
-    assert!(none(&reasons(&record)), "{said}\n{:#?}", record.transfers);
-    assert_eq!(why::explain(&record).advice.is_some(), said.contains("why slow"), "{said}");
-    // What the system can say is there all the same.
-    for transfer in &record.transfers {
-        let told = transfer.evidence.values().iter().filter(|figure| figure.is_some()).count();
-        assert_eq!(told, transfer.evidence.values().len() - 1, "all but the pacing: {transfer:?}");
+    let of_others = [
+        "paced_us",
+        "server_link_us",
+        "buffer_full_us",
+        "repair_us",
+        "rate_cuts",
+        "client_link_us",
+        "buffer_bytes",
+    ];
+    nobody_is(&HEALTHY, &of_others);
+}
+
+#[test]
+fn healthy_group_has_no_reason() {
+    let Some(_turn) = turn_with_stars("star") else { return };
+    let of_connections = [
+        "read_us",
+        "write_us",
+        "busy_us",
+        "rwnd_limited_us",
+        "sndbuf_limited_us",
+        "segments",
+        "segments_again",
+        "min_rtt_us",
+        "rtt_us",
+        "delivery_rate",
+        "queued_bytes",
+        "paced_us",
+        "client_link_us",
+    ];
+    nobody_is(&Sick { via: "multicast", ..HEALTHY }, &of_connections);
+}
+
+#[test]
+fn healthy_swarm_has_no_reason() {
+    let Some(_turn) = turn_with_stars("star") else { return };
+    let of_others = [
+        "read_us",
+        "write_us",
+        "queued_bytes",
+        "paced_us",
+        "buffer_full_us",
+        "repair_us",
+        "rate_cuts",
+        "buffer_bytes",
+    ];
+    nobody_is(&Sick { via: "swarm", ..HEALTHY }, &of_others);
+}
+
+#[test]
+fn full_link_of_a_server_that_sends_once_is_named() {
+    let Some(_turn) = turn_with_stars("star") else { return };
+    for via in ["multicast", "swarm"] {
+        let star = &["--host", "0=30mbit"];
+        all_are(CauseKind::Uplink, &Sick { via, star, size: 10, ..HEALTHY });
     }
+}
+
+#[test]
+fn rate_of_a_group_is_what_everybody_waits_for() {
+    let Some(_turn) = turn_with_stars("star") else { return };
+    let serve = "--rate 40mbit";
+    all_are(CauseKind::Rate, &Sick { via: "multicast", serve, size: 10, ..HEALTHY });
+}
+
+#[test]
+fn full_links_of_a_swarms_clients_are_named() {
+    let Some(_turn) = turn_with_stars("star") else { return };
+    let narrow = "1mbit/100mbit";
+    let star = ["0=40mbit", &format!("1={narrow}"), &format!("2={narrow}"), &format!("3={narrow}")];
+    let star: Vec<&str> = star.iter().flat_map(|host| ["--host", host]).collect();
+    let sick = Sick { via: "swarm", star: &star, size: 8, ..HEALTHY };
+    // Who has everything first is not slow.
+    let wanted = |reasons: &[Reason<'_>]| {
+        let named = reasons.iter().filter(|(_, reason)| *reason == Some(CauseKind::PeerUplinks));
+        let silent = reasons.iter().filter(|(_, reason)| reason.is_none());
+        let (named, silent) = (named.count(), silent.count());
+        named > 0 && named + silent == 3
+    };
+    let Some((record, said)) = session_with(wanted, &sick) else { return };
+    assert!(wanted(&reasons(&record)), "{:?}\n{said}", reasons(&record));
+    assert!(said.contains("send without the clients' uplinks: --via multicast"), "{said}");
+}
+
+#[test]
+fn narrow_link_of_one_host_of_many_is_named() {
+    let Some(_turn) = turn_with_stars("star") else { return };
+    let star = &["--host", "0=400mbit", "--host", "2=20mbit"];
+    for via in ["multicast", "swarm"] {
+        only_second_is(CauseKind::Link, &Sick { via, star, size: 10, ..HEALTHY });
+    }
+}
+
+#[test]
+fn loss_on_the_way_to_one_host_of_a_group_is_named() {
+    let Some(_turn) = turn_with_stars("star") else { return };
+    let prepare = "nft \"add table ip t; \
+                   add chain ip t i { type filter hook input priority 0; }; \
+                   add rule ip t i ip protocol udp numgen random mod 100 < 5 drop\"";
+    only_second_is(CauseKind::Loss, &Sick { via: "multicast", prepare, ..HEALTHY });
+}
+
+#[test]
+fn small_buffer_of_one_host_of_a_group_is_named() {
+    let strace = Command::new("strace").arg("-V").output();
+    let there = strace.is_ok_and(|output| output.status.success());
+    let (true, Some(_turn)) = (have("strace", there), turn_with_stars("star")) else { return };
+    // What would enlarge the buffers of its two sockets for datagrams does nothing. Its reports take
+    // their time, as over a long way: a small buffer is no limit on a short one.
+    let client = "strace -f -qq -o /dev/null -e trace=setsockopt \
+                  -e inject=setsockopt:retval=0:when=6..9+3";
+    let star = &["--host", "0=400mbit", "--host", "2=500kbit/100mbit"];
+    let sick = Sick { via: "multicast", star, ..HEALTHY };
+    only_second_is(CauseKind::Window, &Sick { client: (client, ""), ..sick });
+    nobody_is_slow(&sick);
+}
+
+/// Nobody has a reason in a session of `sick`.
+fn nobody_is_slow(sick: &Sick<'_>) {
+    let none = |reasons: &[Reason<'_>]| reasons.iter().all(|(_, reason)| reason.is_none());
+    let Some((record, said)) = session_with(none, sick) else { return };
+    assert!(none(&reasons(&record)), "{said}\n{:#?}", record.transfers);
 }
 
 #[test]
@@ -196,12 +356,12 @@ fn slow_disk_of_one_host_is_named() {
         CauseKind::Disk,
         &Sick { client: (writes, "--copy buffered"), size: 10, ..HEALTHY },
     );
-    let syncs = "strace -f -qq -o /dev/null -e trace=fsync -e inject=fsync:delay_enter=6000000";
-    only_second_is(CauseKind::Disk, &Sick { client: (syncs, ""), size: 10, ..HEALTHY });
+    only_second_is(CauseKind::Disk, &Sick { client: (SLOW_SYNC, ""), size: 10, ..HEALTHY });
 }
 
-#[test]
-fn host_with_little_cpu_is_named() {
+/// Gives `run` what stands before a client's program so that it has 8 milliseconds of a CPU in each
+/// second, where this system can.
+fn with_little_cpu(run: impl FnOnce(&str)) {
     let groups = Path::new("/sys/fs/cgroup/cpu");
     let there = groups.join("cpu.cfs_quota_us").exists();
     let (true, Some(_turn)) = (have("a cgroup of cpu", there), turn_with_stars("star")) else {
@@ -212,9 +372,72 @@ fn host_with_little_cpu_is_named() {
     fs::write(group.join("cpu.cfs_period_us"), "1000000").expect("a second");
     fs::write(group.join("cpu.cfs_quota_us"), "8000").expect("8 milliseconds of it");
     let client = format!("sh -c \"echo \\$\\$ >{}/cgroup.procs; exec \\$0 \\$@\"", group.display());
-    let result = std::panic::catch_unwind(|| {
-        only_second_is(CauseKind::Cpu, &Sick { client: (&client, ""), ..HEALTHY });
-    });
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(&client)));
     let _ = fs::remove_dir(&group);
     result.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+}
+
+#[test]
+fn host_with_little_cpu_is_named() {
+    with_little_cpu(|client| {
+        only_second_is(CauseKind::Cpu, &Sick { client: (client, ""), ..HEALTHY });
+    });
+}
+
+#[test]
+fn host_of_many_with_little_cpu_is_named() {
+    with_little_cpu(|client| {
+        for via in ["multicast", "swarm"] {
+            only_second_is(CauseKind::Cpu, &Sick { via, client: (client, ""), ..HEALTHY });
+        }
+    });
+}
+
+/// What [`slow_disk_of_one_host_is_named`] puts before a client: a sync of six seconds.
+const SLOW_SYNC: &str = "strace -f -qq -o /dev/null -e trace=fsync \
+                         -e inject=fsync:delay_enter=6000000";
+
+#[test]
+fn six_sick_hosts_of_one_session_have_their_reasons() {
+    let strace = Command::new("strace").arg("-V").output();
+    let there = strace.is_ok_and(|output| output.status.success());
+    if !have("strace", there) {
+        return;
+    }
+    let writes =
+        "strace -f -qq -o /dev/null -e trace=pwrite64 -e inject=pwrite64:delay_enter=20000";
+    let loss = "nft \"add table ip t; \
+                add chain ip t i { type filter hook input priority 0; }; \
+                add rule ip t i ip protocol tcp numgen random mod 100 < 30 drop\"";
+    let window = "sysctl -w net.ipv4.tcp_rmem=\"1152 1152 1152\"";
+    let host = Host::default();
+    with_little_cpu(|cpu| {
+        let hosts = [
+            host,
+            Host { client: (SLOW_SYNC, ""), ..host },
+            Host { client: (writes, "--copy buffered"), ..host },
+            Host { prepare: window, ..host },
+            host,
+            Host { client: (cpu, ""), ..host },
+            Host { prepare: loss, ..host },
+        ];
+        let star = ["0=1gbit", "4=2mbit/100mbit", "5=20mbit"];
+        let star: Vec<&str> = star.iter().flat_map(|host| ["--host", host]).collect();
+        let sick = Sick { star: &star, ..HEALTHY };
+        let wanted = [
+            ("host-1", None),
+            ("host-2", Some(CauseKind::Disk)),
+            ("host-3", Some(CauseKind::Disk)),
+            ("host-4", Some(CauseKind::Window)),
+            ("host-5", Some(CauseKind::Link)),
+            ("host-6", Some(CauseKind::Cpu)),
+            ("host-7", Some(CauseKind::Loss)),
+        ];
+        let run = || session_of(&sick, &hosts);
+        let session = session_in_four(|reasons| reasons == wanted, run);
+        let Some((record, said)) = session else { return };
+        assert_eq!(reasons(&record), wanted, "{said}\n{:#?}", record.transfers);
+        assert_eq!(said.matches("why slow, seat ").count(), 6, "{said}");
+        println!("{said}");
+    });
 }

@@ -1,12 +1,15 @@
 //! `gatecast plan`: what to expect of each way, without a network.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::{
     cli::{output, testbed::simulate},
     error::{Error, Result},
-    report::verdict::Verdict,
+    report,
+    report::{relay, verdict::Verdict},
     testbed::{plan, plan::Scenario, study::results::Results},
+    text::ShownPath,
+    transfer::Record,
     units::{Bytes, InvalidValue, Rate},
 };
 
@@ -24,19 +27,20 @@ pub(crate) struct PlanArgs {
     #[arg(long, value_parser = clients, value_delimiter = ',', required = true, value_name = "N")]
     #[arg(help_heading = "Plan")]
     pub(crate) clients: Vec<u64>,
-    /// Each client's uplink
-    #[arg(long, default_value = "100mbit", value_name = "RATE", help_heading = "Links")]
-    pub(crate) up: Rate,
+    /// Each client's uplink; 100mbit unless given or measured
+    #[arg(long, value_name = "RATE", help_heading = "Links")]
+    pub(crate) up: Option<Rate>,
     /// Each client's downlink; as --up unless given
     #[arg(long, value_name = "RATE", help_heading = "Links")]
     pub(crate) down: Option<Rate>,
     /// The server's uplink; as --up unless given
     #[arg(long, value_name = "RATE", help_heading = "Links")]
     pub(crate) server_up: Option<Rate>,
-    /// The results of a study
+    /// The results of a study, or the log of a session by --via auto, or a folder of logs
     ///
-    /// They tell how near to its bound each way came.
-    #[arg(long, value_name = "RESULTS.JSON", help_heading = "Plan")]
+    /// A study tells how near to its bound each way came. A session tells what its links were, where
+    /// no option does; of a folder the last one that measured them.
+    #[arg(long, value_name = "RESULTS.JSON|LOG|DIR", help_heading = "Plan")]
     pub(crate) from: Option<PathBuf>,
     /// The swarm, simulated.
     #[command(flatten)]
@@ -54,6 +58,32 @@ fn clients(text: &str) -> std::result::Result<u64, InvalidValue> {
         })
 }
 
+/// The server's uplink and the least downlink, as the last session measured them whose log is `path`,
+/// or lies in it.
+fn measured(path: &Path) -> Result<(Rate, Rate)> {
+    let mut logs = vec![path.to_owned()];
+    if path.is_dir() {
+        let failed = || Error::io("read the folder", ShownPath(path));
+        let entries = path.read_dir().map_err(failed())?;
+        let entries = entries.map(|entry| Ok(entry.map_err(failed())?.path()));
+        logs = entries.collect::<Result<_>>()?;
+        logs.retain(|log| log.extension().is_some_and(|end| end == "log"));
+        logs.retain(|log| !relay::is_relay_log(log));
+    }
+    let mut records = report::read_logs(&logs.iter().collect::<Vec<_>>())?;
+    records.sort_by_key(|record| record.released_at);
+    let links = |record: &Record| {
+        let figures = record.auto.as_ref()?.figures;
+        Some((Rate(figures.server_up?), Rate(figures.least_down?)))
+    };
+    records.iter().rev().find_map(links).ok_or_else(|| {
+        Error::refused(
+            ShownPath(path),
+            "no session in it measured its links: serve with --via auto",
+        )
+    })
+}
+
 /// Plans.
 ///
 /// # Errors
@@ -62,14 +92,20 @@ pub(crate) fn run(args: &PlanArgs) -> Result<Verdict> {
     if args.size.0 == 0 {
         return Err(Error::usage("--size must be at least 1 byte"));
     }
-    let (server_up, down) = (args.server_up.unwrap_or(args.up), args.down.unwrap_or(args.up));
-    let scenario =
-        |&clients: &u64| Scenario { bytes: args.size.0, clients, server_up, up: args.up, down };
+    let is_study = |path: &&Path| path.extension().is_some_and(|end| end == "json");
+    let from = args.from.as_deref();
+    let measured = from.filter(|path| !is_study(path)).map(measured).transpose()?;
+    let (measured_up, measured_down) = measured.unzip();
+    // What a session measures of a client is its downlink; its uplink is taken to be as wide.
+    let up = args.up.or(measured_down).unwrap_or(Rate(100_000_000));
+    let server_up = args.server_up.or(measured_up).unwrap_or(up);
+    let down = args.down.or(measured_down).unwrap_or(up);
+    let scenario = |&clients: &u64| Scenario { bytes: args.size.0, clients, server_up, up, down };
     let scenarios: Vec<Scenario> = args.clients.iter().map(scenario).collect();
     if args.simulation.simulate {
         return simulate::run(&args.simulation, &scenarios);
     }
-    let study = args.from.as_deref().map(Results::read).transpose()?;
+    let study = from.filter(is_study).map(Results::read).transpose()?;
     for (number, scenario) in scenarios.iter().enumerate() {
         let answers = plan::forecasts(scenario, study.as_ref());
         let space = if number > 0 { "\n" } else { "" };

@@ -65,7 +65,7 @@ pub(crate) struct StudyArgs {
     pub(crate) clients: Option<ClientCounts>,
     /// What to compare, such as tcp,swarm,nginx
     ///
-    /// tcp, udp, multicast, swarm, http; nginx (with one curl a host), uftp, udpcast, aria2,
+    /// tcp, udp, multicast, swarm, chain, http; nginx (with one curl a host), uftp, udpcast, aria2,
     /// libtorrent.
     #[arg(long, default_value = "tcp", value_delimiter = ',', value_name = "LIST")]
     #[arg(help_heading = "Study")]

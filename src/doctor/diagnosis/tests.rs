@@ -67,7 +67,7 @@ fn judged(facts: &Facts) -> (String, String, String) {
     (those("fails"), those("works worse"), mends.collect::<Vec<_>>().join(" | "))
 }
 
-const ALL: &str = "tcp udp multicast swarm http";
+const ALL: &str = "tcp udp multicast swarm chain http";
 
 #[test]
 fn healthy_machine_works_for_everything() {
@@ -130,16 +130,16 @@ fn each_fault_towards_a_server_names_its_mend() {
         (unreachable(io::ErrorKind::HostUnreachable), ALL, "", "`ping`"),
         (asked(EchoAnswer::Refused(refused)), ALL, "", ""),
         (asked(EchoAnswer::Refused(Error::protocol("it", "no line"))), ALL, "", "at that port"),
-        (asked(EchoAnswer::Older), "udp multicast", "swarm", "this version"),
+        (asked(EchoAnswer::Older), "udp multicast", "swarm chain", "this version"),
         (echoed(|r| r.udp_in = false), "udp", "", "ip saddr 192.0.2.1 udp dport 1024-65535"),
-        (echoed(|r| r.tcp_in = false), "", "swarm", "tcp dport 1024-65535 accept"),
+        (echoed(|r| r.tcp_in = false), "", "swarm chain", "tcp dport 1024-65535 accept"),
         (echoed(|r| r.group.as_mut().expect("one").1 = false), "multicast", "", "IGMP"),
         (echoed(|r| r.group = None), "multicast", "", "--multicast-interface"),
         (echoed(|r| r.clock_off_us = 3_000_000), "", "", "timedatectl"),
         (echoed(|r| r.udp_out = false), "", "", ""),
         (
             echoed(|r| (r.via, r.group) = (Some(Via::Tcp), None)),
-            "udp multicast swarm",
+            "udp multicast swarm chain",
             "",
             "another --via than tcp",
         ),

@@ -431,7 +431,7 @@ function slow(d) {
   const lines = [];
   for (const r of d.results.filter(r => r.why)) {
     const last = lines[lines.length - 1];
-    if (last && last.why.cause === r.why.cause && ['rate', 'uplink'].includes(r.why.cause)) last.to = r.seat;
+    if (last && last.why.cause === r.why.cause && ['rate', 'uplink', 'peer_uplinks'].includes(r.why.cause)) last.to = r.seat;
     else lines.push({from: r.seat, to: r.seat, why: r.why});
   }
   const items = lines.slice(0, BARS_MAX).map(l => make('li',
@@ -454,7 +454,8 @@ function ended(event) {
     ' ', make('span', why.join('; '), 'why'));
   failures(d, moved);
   figures($('after-global'), [[rate(d.global.rate_mbit), 'global rate'], [seconds(d.global.seconds), 'release to last byte'],
-    [us(d.release.skew_us), 'release skew'], [us(d.release.skew_client_us), 'skew at the clients'], [bytes(d.file.bytes), 'file size'], [d.via, 'way']]);
+    [us(d.release.skew_us), 'release skew'], [us(d.release.skew_client_us), 'skew at the clients'], [bytes(d.file.bytes), 'file size'], [d.via, 'way'],
+    ...(given(d.auto) ? [[seconds(d.auto.predicted_s[d.via]), 'predicted']] : [])]);
   set($('after-notes'), invalid ? 'INVALID: ' + d.identities.map(safe).join('; ') : '');
   slow(d);
   $('after-notes').className = invalid ? 'bad' : '';

@@ -1,7 +1,11 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::session::MAX_SEATS;
+use crate::{
+    proto::native::probe::{BURST_MAX, STEPS_MAX, TRAIN_HEAD, TrainHead},
+    session::MAX_SEATS,
+    transfer::auto::AUTO_WAYS,
+};
 
 fn file() -> FileInfo {
     FileInfo {
@@ -28,6 +32,8 @@ fn openings_come_back() {
             via: None,
             name: ClientName::new("a").expect("short"),
             takes_trees: false,
+            ways: Vec::new(),
+            auto: false,
         },
         Join {
             file: Some(FileName::new(&"é".repeat(127)).expect("longest")),
@@ -35,6 +41,8 @@ fn openings_come_back() {
             via: Some(Via::Multicast),
             name: ClientName::new("\u{1b}[2J =%\n|").expect("any text"),
             takes_trees: true,
+            ways: AUTO_WAYS.to_vec(),
+            auto: true,
         },
     ];
     let others = [ClientHello::List, ClientHello::Echo, ClientHello::Challenge(Challenge(0xab))];
@@ -51,10 +59,13 @@ fn the_wire_is_what_the_document_says() {
         via: Some(Via::Tcp),
         name: ClientName::new("pc 7").expect("short"),
         takes_trees: true,
+        ways: AUTO_WAYS.to_vec(),
+        auto: true,
     };
     assert_eq!(
         line(ClientHello::Join(join).encode()),
-        "GATECAST/1 JOIN file=100%20MB%20%C3%A9%3D%25.bin group=25 via=tcp name=pc%207 tree=yes"
+        "GATECAST/1 JOIN file=100%20MB%20%C3%A9%3D%25.bin group=25 via=tcp name=pc%207 tree=yes \
+         ways=tcp,multicast,swarm auto=yes"
     );
     assert_eq!(line(FromServer::Go { bytes: 17 }.encode()), "GO bytes=17");
     assert_eq!(line(FromClient::Held.encode()), "HELD");
@@ -76,6 +87,14 @@ fn every_message_of_a_client_comes_back() {
         FromClient::Proof(Digest::of(b"p")),
         FromClient::Ready { offset: 0 },
         FromClient::Held,
+        FromClient::Heard(HeardStep {
+            step: STEPS_MAX - 1,
+            datagrams: u32::MAX,
+            span_us: u64::MAX,
+            tail: 0,
+            tail_us: 1,
+        }),
+        FromClient::Probed { datagrams: u32::MAX },
         FromClient::Alive { bytes: 5 },
         FromClient::Last { bytes: 6 },
         FromClient::Hashed { sha1: Digest::of(b"z") },
@@ -225,4 +244,54 @@ proptest! {
         let _ = (ClientHello::decode(&text), FromClient::decode(&text), FromServer::decode(&text));
         let _ = ClientHello::decode(&format!("{GREETING} {text}"));
     }
+}
+
+#[test]
+fn measurement_lines_are_read_back_up_to_their_limits() {
+    for group in [None, "239.255.1.2:1024".parse().ok()] {
+        let probe = FromServer::Probe(GroupProbe { group, random: u64::MAX });
+        assert_eq!(FromServer::decode(&line(probe.encode())), Ok(probe));
+    }
+    for message in
+        [FromServer::Burst { bytes: 0 }, FromServer::Burst { bytes: BURST_MAX }, FromServer::Probed]
+    {
+        assert_eq!(FromServer::decode(&line(message.encode())), Ok(message));
+    }
+    for text in [
+        "PROBE group=192.0.2.1:5000 random=0",
+        "PROBE group=239.255.1.2:1023 random=0",
+        "PROBE group=239.255.1.2:5000",
+        "PROBE random=g",
+        "BURST",
+        "BURST bytes=16385",
+        "BURST bytes=-1",
+    ] {
+        assert!(FromServer::decode(text).is_err(), "{text}");
+    }
+    for text in [
+        "HEARD step=32 datagrams=1 span_us=1 tail=1 tail_us=1",
+        "HEARD step=0 datagrams=4294967296 span_us=1 tail=1 tail_us=1",
+        "HEARD step=0",
+        "PROBED",
+    ] {
+        assert!(FromClient::decode(text).is_err(), "{text}");
+    }
+    let later = "GATECAST/1 JOIN group=1 name=c ways=chain,swarm,udp,swarm";
+    let Ok(ClientHello::Join(join)) = ClientHello::decode(later) else { panic!("a join") };
+    assert_eq!(join.ways, [Via::Swarm]);
+}
+
+#[test]
+fn datagram_of_another_train_is_not_counted() {
+    let head = TrainHead { random: 7, step: STEPS_MAX - 1, number: 8, of: 9 };
+    let read = |head: TrainHead| {
+        let mut datagram = [0; TRAIN_HEAD];
+        head.encode(&mut datagram);
+        TrainHead::decode(&datagram, 7)
+    };
+    assert_eq!(read(head), Some(head));
+    assert_eq!(read(TrainHead { random: 8, ..head }), None);
+    assert_eq!(read(TrainHead { step: STEPS_MAX, ..head }), None);
+    assert_eq!(read(TrainHead { number: 9, ..head }), None);
+    assert_eq!(TrainHead::decode(&[0; TRAIN_HEAD - 1], 0), None);
 }

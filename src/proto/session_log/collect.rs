@@ -114,6 +114,7 @@ impl LogLine {
             released_at: self.released_at,
             sender: self.sender,
             key: self.key,
+            auto: self.auto,
             transfers: vec![self.transfer],
         }
     }
@@ -123,8 +124,15 @@ impl LogLine {
     fn join(self, record: &mut Record) -> Result<(), LineError> {
         let session = self.session;
         let conflict = |name| Err(LineError::Conflict { session, name });
-        if record.via != self.via {
-            return conflict("via");
+        // A client that left before the way was chosen has the one that was offered first.
+        match (&record.auto, &self.auto) {
+            (None, Some(_)) if record.released_at.is_none() => record.via = self.via,
+            (Some(_), None) if self.released_at.is_none() => {}
+            _ if record.via != self.via => return conflict("via"),
+            _ => {}
+        }
+        if !merge(&mut record.auto, self.auto) {
+            return conflict("auto");
         }
         if record.file != self.file {
             return conflict("file");
@@ -216,6 +224,7 @@ mod tests {
             released_at: OffsetDateTime::from_unix_timestamp(1_790_000_000).ok(),
             sender: None,
             key: true,
+            auto: None,
             transfers: (1..=3)
                 .map(|seat| Transfer::new(SeatId(seat), "", Outcome::Complete))
                 .chain([Transfer::new(SeatId(2), "late", Outcome::Refused)])
@@ -288,14 +297,14 @@ mod tests {
         let half = &lines[1][..lines[1].len() / 2];
         assert_eq!(error(""), "line 1: cut before its end");
         assert_eq!(error(&header()[..20]), "line 1: cut before its end");
-        assert_eq!(error(&"x".repeat(LINE_MAX + 1)), "line 1: longer than 8192 bytes");
+        assert_eq!(error(&"x".repeat(LINE_MAX + 1)), "line 1: longer than 10240 bytes");
         let columns = header() + &lines[0] + half + "\n";
         assert!(error(&columns).starts_with("line 3: "), "{}", error(&columns));
         // What is read in pieces, because it is too long, is not a last line when more follows.
         let mut collector = Collector::default();
         let pushed = [header().as_bytes(), &[b'x'; LINE_MAX + 1], b"x\n"]
             .map(|line| collector.push(line).map_err(|error| error.to_string()));
-        assert_eq!(pushed, [Ok(()), Ok(()), Err("line 2: longer than 8192 bytes".to_owned())]);
+        assert_eq!(pushed, [Ok(()), Ok(()), Err("line 2: longer than 10240 bytes".to_owned())]);
     }
 
     #[test]
@@ -327,9 +336,9 @@ mod tests {
         assert_eq!(collect(new.as_bytes()), Ok(vec![of(true)]));
         // A line is as wide as the header before it.
         let mixed = more(&header(), "mood") + &lines(&of(true))[0];
-        assert_eq!(error(&mixed), "line 2: 72 columns where 73 belong");
+        assert_eq!(error(&mixed), "line 2: 87 columns where 88 belong");
         let mixed = old + &lines(&of(false))[0];
-        assert_eq!(error(&mixed), "line 6: 72 columns where 55 belong");
+        assert_eq!(error(&mixed), "line 6: 87 columns where 55 belong");
     }
 
     #[test]
@@ -370,6 +379,6 @@ mod tests {
         let error = collect(&log).expect_err("not text");
         assert_eq!((error.line, error.why), (2, LineError::NotText));
         let log = header() + &"x".repeat(LINE_MAX) + "\n";
-        assert_eq!(self::error(&log), "line 2: longer than 8192 bytes");
+        assert_eq!(self::error(&log), "line 2: longer than 10240 bytes");
     }
 }

@@ -33,7 +33,9 @@ use crate::{
     proto::log_cell::{DATE, TIME},
     session::{FileInfo, SeatId, SessionId, Via},
     text::{CLIENT_NAME_MAX, FileName, unescape},
-    transfer::{ClockId, Counts, Evidence, Outcome, Record, Transfer},
+    transfer::{
+        AutoChoice, ClockId, Counts, Evidence, Outcome, Record, Transfer, auto::AutoFigures,
+    },
     units::{Moment, decimal_seconds, micros},
 };
 
@@ -54,12 +56,17 @@ pub struct LogLine {
     pub sender: Option<String>,
     /// Native clients proved a key.
     pub key: bool,
+    /// How the way was chosen, where it was and when that was known.
+    pub auto: Option<AutoChoice>,
     /// The transfer.
     pub transfer: Transfer,
 }
 
 /// Longest reason that a line keeps, bytes before escaping, which can make six of one.
 pub const REASON_MAX: usize = 512;
+
+/// Longest text on how the way was chosen, bytes before escaping.
+pub const WHY_MAX: usize = 256;
 
 /// Longest sender that a line keeps, bytes before escaping.
 pub const SENDER_MAX: usize = 128;
@@ -75,6 +82,7 @@ impl LogLine {
             released_at: record.released_at,
             sender: record.sender.clone(),
             key: record.key,
+            auto: record.auto.clone(),
             transfer: transfer.clone(),
         }
     }
@@ -125,7 +133,10 @@ impl LogLine {
         let key = or_missing(self.key.then_some("yes"));
         let counts = counts.into_iter().map(or_missing);
         let evidence = transfer.evidence.values().into_iter().map(or_missing);
-        before.into_iter().chain(counts).chain([key]).chain(evidence).collect()
+        let why = or_missing(self.auto.as_ref().map(|auto| outside(&auto.why, WHY_MAX)));
+        let figures = self.auto.as_ref().map(|auto| auto.figures).unwrap_or_default();
+        let auto = [why].into_iter().chain(figures.values().into_iter().map(or_missing));
+        before.into_iter().chain(counts).chain([key]).chain(evidence).chain(auto).collect()
     }
 
     /// Reads a line, which must have its end.
@@ -158,7 +169,7 @@ impl LogLine {
         let date = cells.optional("a date, YYYY-MM-DD", |text| Date::parse(text, DATE).ok())?;
         let time =
             cells.optional("a time, HH:MM:SS.ffffff", |text| Time::parse(text, TIME).ok())?;
-        let via = cells.needed("tcp, udp, raw, multicast, swarm or http", parsed)?;
+        let via = cells.needed("tcp, udp, raw, multicast, swarm, chain or http", parsed)?;
         let file_name = cells.needed("a file name", |text| FileName::new(&unescape(text)?).ok())?;
         let size = cells.needed("a number of bytes", parsed)?;
         let bytes_client = cells.optional("a number of bytes", parsed)?;
@@ -209,6 +220,14 @@ impl LogLine {
             *figure = cells.optional("a number", parsed)?;
         }
         transfer.evidence = Evidence::from_values(evidence);
+        let why = cells.optional(TEXT, unescape)?;
+        let mut figures = AutoFigures::default().values();
+        for figure in &mut figures {
+            *figure = cells.optional("a number", parsed)?;
+        }
+        // Figures without the text do not come back in `cells` and are refused there.
+        let figures = AutoFigures::from_values(figures);
+        let auto = why.map(|why| AutoChoice { figures, why });
         Ok(Self {
             session,
             via,
@@ -220,6 +239,7 @@ impl LogLine {
                 .map(|(date, time)| PrimitiveDateTime::new(date, time).assume_utc()),
             sender,
             key,
+            auto,
             transfer,
         })
     }

@@ -15,6 +15,7 @@ fn line(transfer: Transfer) -> LogLine {
         released_at: OffsetDateTime::from_unix_timestamp(1_790_000_000).ok(),
         sender: Some("sendfile, bbr".to_owned()),
         key: true,
+        auto: None,
         transfer,
     }
 }
@@ -47,8 +48,8 @@ fn column<'a>(line: &'a str, name: &str) -> &'a str {
 #[test]
 fn line_reads_as_the_lab_expects() {
     insta::assert_snapshot!(header() + &line(full()).encode(), @r#"
-    session | seat | date | time | via | file | size | client_bytes | client_s | client_mbit | client_port | server_bytes | server_s | server_mbit | server_port | verdict | verified | reason | name | client | server | clients | sha1 | resumed | verified_s | durable_s | woke_us | first_server_us | first_client_us | clock | sender | lost | duplicate | reordered | jitter_us | retransmitted | bytes_from_server | bytes_from_peers | offered | local_drop | network_lost | host_rx_drop | delivered | unique | corrupt | foreign | late | unheard | reorder_extent | loss_burst | jitter_p50_us | jitter_p95_us | jitter_p99_us | delay_us | delay_max_us | key | read_us | write_us | hash_us | sync_us | cpu_us | cpu_wait_us | busy_us | rwnd_limited_us | sndbuf_limited_us | segments | segments_again | min_rtt_us | rtt_us | delivery_rate | queued_bytes | paced_us
-    00abcdef01234567 | 3 | 2026-09-21 | 14:13:20.000000 | tcp | 100MB.bin | 100000000 | 100000000 | 8.000001 | 100.000 | 50123 | 100000000 | 16.000000 | 50.000 | 8080 | complete | yes | - | PC-07 | 10.0.0.4:50123 | [fe80::1%2]:8080 | 25 | 3c5b492776742690efb6a0f1fd8508693400e2cc | 0 | - | - | 12 | - | 18446744073709551615 | 7 | sendfile, bbr | 0 | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | yes | 1700000 | - | - | - | - | - | - | - | - | - | - | - | - | - | 0 | -
+    session | seat | date | time | via | file | size | client_bytes | client_s | client_mbit | client_port | server_bytes | server_s | server_mbit | server_port | verdict | verified | reason | name | client | server | clients | sha1 | resumed | verified_s | durable_s | woke_us | first_server_us | first_client_us | clock | sender | lost | duplicate | reordered | jitter_us | retransmitted | bytes_from_server | bytes_from_peers | offered | local_drop | network_lost | host_rx_drop | delivered | unique | corrupt | foreign | late | unheard | reorder_extent | loss_burst | jitter_p50_us | jitter_p95_us | jitter_p99_us | delay_us | delay_max_us | key | read_us | write_us | hash_us | sync_us | cpu_us | cpu_wait_us | busy_us | rwnd_limited_us | sndbuf_limited_us | segments | segments_again | min_rtt_us | rtt_us | delivery_rate | queued_bytes | paced_us | server_link_us | buffer_full_us | repair_us | rate_cuts | client_link_us | buffer_bytes
+    00abcdef01234567 | 3 | 2026-09-21 | 14:13:20.000000 | tcp | 100MB.bin | 100000000 | 100000000 | 8.000001 | 100.000 | 50123 | 100000000 | 16.000000 | 50.000 | 8080 | complete | yes | - | PC-07 | 10.0.0.4:50123 | [fe80::1%2]:8080 | 25 | 3c5b492776742690efb6a0f1fd8508693400e2cc | 0 | - | - | 12 | - | 18446744073709551615 | 7 | sendfile, bbr | 0 | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | yes | 1700000 | - | - | - | - | - | - | - | - | - | - | - | - | - | 0 | - | - | - | - | - | - | -
     "#);
 }
 
@@ -197,7 +198,7 @@ fn figures() -> impl Strategy<Value = Transfer> {
         (whole_micros(), whole_micros(), whole_micros(), whole_micros()),
         (whole_micros(), whole_micros(), any::<Option<(u64, u64)>>()),
         proptest::array::uniform24(bytes()),
-        proptest::array::uniform16(bytes()),
+        proptest::array::uniform22(bytes()),
     )
         .prop_map(|(who, bytes, times, firsts, counts, evidence)| {
             let mut transfer = Transfer::new(SeatId(who.0), who.1, Outcome::ALL[who.2]);

@@ -13,6 +13,10 @@ pub(super) struct GroupMember {
     pub(super) window: u32,
     /// How long it has stalled at least half the group, less how long it was stalled itself.
     pub(super) held: Duration,
+    /// For how long a datagram waited for room in its buffer.
+    pub(super) full: Duration,
+    /// One waited when something to send was asked for last.
+    pub(super) waited: bool,
     /// The number after the highest that it has seen.
     pub(super) seen: u32,
     /// The round to which `missing` is the whole answer.
@@ -37,6 +41,8 @@ impl GroupMember {
         Self {
             window,
             held: Duration::ZERO,
+            full: Duration::ZERO,
+            waited: false,
             seen,
             answered: 0,
             missing: Vec::new(),

@@ -52,6 +52,8 @@ pub struct GroupSender {
     stragglers: Vec<Straggler>,
     /// When something to send was asked for last.
     polled_at: Moment,
+    /// When the last new block was sent.
+    passed_at: Option<Moment>,
 }
 
 /// A client that the group has left behind.
@@ -63,6 +65,8 @@ pub struct Straggler {
     pub pkt: u32,
     /// What it lacks, by its last report.
     pub missing: Vec<Range<u32>>,
+    /// For how long a datagram waited for room in its buffer.
+    pub full: Duration,
 }
 
 /// Rounds of repair after which a client is dropped.
@@ -97,6 +101,7 @@ impl GroupSender {
             faults: Vec::new(),
             stragglers: Vec::new(),
             polled_at: now,
+            passed_at: None,
         }
     }
 
@@ -126,6 +131,16 @@ impl GroupSender {
     /// a sender of its own.
     pub fn poll_straggler(&mut self) -> Option<Straggler> {
         self.stragglers.pop()
+    }
+
+    /// When the last new block was sent.
+    pub fn passed_at(&self) -> Option<Moment> {
+        self.passed_at
+    }
+
+    /// For how long a datagram waited for room in the client's buffer.
+    pub fn full(&self, client: u16) -> Option<Duration> {
+        self.members.get(&client).map(|member| member.full)
     }
 
     /// A client that was given up, and why.
@@ -187,6 +202,7 @@ impl GroupSender {
         }
         let transmit = if self.next_new < self.blocks {
             self.next_new += 1;
+            self.passed_at = (self.next_new == self.blocks).then_some(now);
             Transmit::Data { pkt: self.pkt, block: self.next_new - 1, again: false }
         } else if let Some(mut blocks) = self.repair.pop_front() {
             if blocks.len() == 1 {
@@ -240,7 +256,8 @@ impl GroupSender {
             return;
         }
         for (client, member) in std::mem::take(&mut self.members) {
-            self.stragglers.push(Straggler { client, pkt: self.pkt, missing: member.missing });
+            let GroupMember { missing, full, .. } = member;
+            self.stragglers.push(Straggler { client, pkt: self.pkt, missing, full });
         }
     }
 
@@ -253,6 +270,11 @@ impl GroupSender {
         let is_full = |member: &GroupMember| under_way(member) >= member.window;
         let span = now.since(self.polled_at).min(PAUSE.end);
         self.polled_at = now;
+        let sends = !self.is_sent();
+        for member in self.members.values_mut() {
+            member.full += if member.waited { span } else { Duration::ZERO };
+            member.waited = sends && keeps_up(member) && is_full(member);
+        }
         let active = || self.members.values().filter(|m| keeps_up(m));
         let (count, full) = (active().count(), active().filter(|m| is_full(m)).count());
         if count == 0 {

@@ -38,6 +38,13 @@ pub struct Arrivals {
     pub per_second: u64,
 }
 
+impl Arrivals {
+    /// The share that arrived, 0 to 1.
+    pub fn share(&self) -> f64 {
+        (self.received as f64 / self.seen as f64).min(1.0)
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ProbeState {
     /// Nothing was lost that would tell of a queue.
@@ -116,7 +123,7 @@ impl Probe {
         if now < self.poll_timeout() || told.seen < REPORTED_MIN {
             return false;
         }
-        let share = (told.received as f64 / told.seen as f64).min(1.0);
+        let share = told.share();
         // As wide as chance makes it: three standard deviations, at a twentieth lost or more.
         let spread = (self.base * (1.0 - self.base)).max(0.05 * 0.95).sqrt();
         let margin = 0.03 + 3.0 * spread / (told.seen as f64).sqrt();

@@ -40,12 +40,14 @@ struct ClientProgress {
     arrived: u64,
     from: Moment,
     until: Moment,
+    /// The rate was cut so often while it lost clearly more than most.
+    cuts: u64,
 }
 
 impl ClientProgress {
     fn new(fresh: u32, now: Moment) -> Self {
         let told = Arrivals::default();
-        Self { last: (0, 0), told, fresh, numbered: 0, arrived: 0, from: now, until: now }
+        Self { last: (0, 0), told, fresh, numbered: 0, arrived: 0, from: now, until: now, cuts: 0 }
     }
 
     fn told(&self) -> Arrivals {
@@ -59,6 +61,11 @@ impl RateController {
     /// Nothing was told yet of a session with datagrams of so many bytes.
     pub fn new(datagram: u64, now: Moment) -> Self {
         Self { probe: Probe::new(datagram, now), begun: now, clients: BTreeMap::new() }
+    }
+
+    /// The rate was cut so often while this client lost clearly more than most.
+    pub fn cuts(&self, seat: SeatId) -> Option<u64> {
+        self.clients.get(&seat).map(|heard| heard.cuts)
     }
 
     /// The rate of datagrams' bytes; `None` holds nothing back.
@@ -125,7 +132,11 @@ impl RateController {
         }
         let most = |rate: Option<Rate>| rate.map_or(u64::MAX, |rate| rate.0);
         let slower = most(self.rate()) < most(before);
+        let middle = group.then(|| all.get(all.len() / 2).map(Arrivals::share)).flatten();
         for (&seat, heard) in &mut self.clients {
+            let behind = heard.told.seen >= least
+                && middle.is_some_and(|middle| heard.told.share() + BEHIND <= middle);
+            heard.cuts += u64::from(slower && behind);
             heard.told = Arrivals::default();
             (heard.arrived, heard.from) = (0, heard.until);
             if let Some(numbered) = numbered(seat) {
@@ -136,6 +147,9 @@ impl RateController {
         true
     }
 }
+
+/// A share that arrived is clearly lower than most when it is lower by this.
+const BEHIND: f64 = 0.08;
 
 /// By the share that arrived, without a division.
 fn by_share(a: &Arrivals, b: &Arrivals) -> Ordering {

@@ -47,6 +47,11 @@ pub struct BlockSender {
     /// The list that was read last.
     list: ReportedList,
     client: Liveness,
+    /// For how long a datagram waited for room in the client's buffer.
+    pub full: Duration,
+    /// When something to send was asked for last, and whether it waited for room then.
+    polled_at: Moment,
+    waited: bool,
 }
 
 /// First and longest pause between two ENDs.
@@ -69,6 +74,9 @@ impl BlockSender {
             ends: EndTimer::new(PAUSE, now),
             list: ReportedList::default(),
             client: Liveness::new(blocks.end - blocks.start, 0, now),
+            full: Duration::ZERO,
+            polled_at: now,
+            waited: false,
         }
     }
 
@@ -165,6 +173,9 @@ impl BlockSender {
             return Err(self.client.stuck());
         }
         let open = self.pkt.wrapping_sub(self.seen) < self.window;
+        let span = now.since(std::mem::replace(&mut self.polled_at, now));
+        self.full += if self.waited { span } else { Duration::ZERO };
+        self.waited = !open && (self.next_new < self.end || !self.repair.is_empty());
         let again = open.then(|| self.repair.pop_first()).flatten();
         let block = match again {
             Some(block) => block,

@@ -254,11 +254,117 @@ fn seat_that_loses_most_datagrams_held_its_group_up() {
     assert_eq!(sentences(&record), [""; 3]);
     let counts = &mut record.transfers[1].counts;
     (counts.lost, counts.network_lost, counts.host_rx_drop) = (Some(420), Some(20), Some(400));
-    let wanted = "held the group up: 4.0 % of datagrams dropped by its full buffer";
+    let wanted = "4.0 % of datagrams dropped by its full buffer";
     assert_eq!(second(&record).0, wanted);
     let counts = &mut record.transfers[1].counts;
     (counts.network_lost, counts.host_rx_drop) = (Some(420), Some(0));
-    assert_eq!(second(&record).0, "held the group up: 4.2 % of datagrams lost on the way to it");
+    let lost = "4.0 % of datagrams lost on the way to it alone";
+    assert_eq!(second(&record).0, lost);
+    // For how long the group waited for it, as the server saw.
+    let repaired = |n| 100_000 + u64::from(n == 1) * 1_300_000;
+    for (n, transfer) in record.transfers.iter_mut().enumerate() {
+        transfer.evidence.repair_us = Some(repaired(n));
+        transfer.evidence.rate_cuts = Some(5 * u64::from(n == 1));
+    }
+    let held = "; cuts of the rate for it: 5; repaired 1.3 s longer than the others";
+    assert_eq!(second(&record).0, format!("{lost}{held}"));
+    // A queue on the way to it alone is a narrow link, which loses what does not fit.
+    let all_queue = |record: &mut Record, us: [u64; 3]| {
+        let all = record.transfers.iter_mut().zip(us);
+        all.for_each(|(transfer, us)| transfer.counts.delay_us = Some(us));
+    };
+    all_queue(&mut record, [8_000, 20_000, 9_000]);
+    assert_eq!(second(&record).0, format!("{lost}{held}"));
+    all_queue(&mut record, [8_000, 94_000, 9_000]);
+    let link = "limited by the link to it: a queue of 94 ms, and of 9 ms to others";
+    assert_eq!(second(&record).0, format!("{link}{held}"));
+    // One client that says it has no queue, or far too much of one, changes nothing for the others.
+    all_queue(&mut record, [0, 9_000, 9_000]);
+    assert_eq!(second(&record).0, format!("{lost}{held}"));
+    all_queue(&mut record, [u64::MAX, 9_000, 9_000]);
+    assert_eq!(second(&record).0, format!("{lost}{held}"));
+    // All lose as much: the session looked for its rate.
+    for transfer in &mut record.transfers {
+        (transfer.counts.lost, transfer.counts.network_lost) = (Some(4_000), Some(4_000));
+    }
+    assert_eq!(sentences(&record), [""; 3]);
+    let own = &mut record.transfers[1];
+    own.evidence.buffer_full_us = Some(SECOND + SECOND / 2);
+    (own.evidence.buffer_bytes, own.bytes_client) = (Some(212_992), Some(20_000_000));
+    // 9 ms of 10 MB a second are 90,000 bytes in a queue: the link is full, and the buffer with it.
+    assert_eq!(sentences(&record), [""; 3]);
+    all_queue(&mut record, [3_000, 9_000, 3_000]);
+    let full = "limited by its buffer of 212992 bytes: it was full 75 % of the time";
+    let (sentence, advice) = second(&record);
+    assert_eq!(sentence, format!("{full}{held}"));
+    assert!(advice.contains("net.core.rmem_max"), "{advice}");
     record.via = Via::Raw;
     assert_eq!(sentences(&record), [""; 3], "what repairs nothing is not slowed by loss");
+}
+
+#[test]
+fn full_link_of_a_groups_server_is_what_everybody_waits_for() {
+    let mut record = healthy(3);
+    record.via = Via::Multicast;
+    for transfer in &mut record.transfers {
+        transfer.evidence.server_link_us = Some(SECOND / 2);
+    }
+    assert_eq!(sentences(&record), [""; 3], "a quarter of the time");
+    for transfer in &mut record.transfers {
+        transfer.evidence.server_link_us = Some(19 * SECOND / 10);
+    }
+    let full = "waits for the server's uplink like everybody: it was full 95 % of the time";
+    assert_eq!(sentences(&record), [full; 3]);
+    assert_eq!(explain(&record).advice.as_deref(), Some("give the server a faster link"));
+    record.clients = 1;
+    record.transfers.truncate(1);
+    assert_eq!(sentences(&record), [""], "nobody else waits");
+}
+
+/// A swarm whose server sent so many `copies`, whose link was full for so long, and whose clients'
+/// links were.
+fn swarm(copies: f64, server_us: u64, clients_us: [Option<u64>; 3]) -> Record {
+    let mut record = healthy(3);
+    record.via = Via::Swarm;
+    for (transfer, full) in record.transfers.iter_mut().zip(clients_us) {
+        transfer.bytes_server = Some((record.file.bytes as f64 * copies / 3.0) as u64 + 1);
+        transfer.evidence.busy_us = Some(0);
+        (transfer.evidence.server_link_us, transfer.evidence.client_link_us) =
+            (Some(server_us), full);
+    }
+    record
+}
+
+#[test]
+fn swarm_names_whose_links_were_full_or_nobody() {
+    let (full, free) = (19 * SECOND / 10, SECOND / 10);
+    let server = "waits for the server's uplink like everybody: it was full 95 % of the time";
+    let peers = "waits for the clients' uplinks: they were full, and the server sent 2.7 copies";
+    for (copies, server_us, clients_us, wanted) in [
+        (1.0, full, [Some(free); 3], server),
+        (1.0, full, [Some(full); 3], server),
+        (1.45, full, [None; 3], server),
+        (1.0, free, [Some(full); 3], ""),
+        // Between one copy and two nobody can tell.
+        (1.7, full, [Some(full); 3], ""),
+        (2.7, full, [Some(full); 3], peers),
+        (2.7, free, [Some(full); 3], peers),
+        // The peers could have sent more, and did not.
+        (2.7, full, [Some(free); 3], server),
+        (2.7, full, [Some(free), Some(full), Some(full)], ""),
+        (2.7, full, [Some(full), None, Some(full)], ""),
+        // A server without a CPU, and one that nobody looked at.
+        (2.7, free, [Some(free); 3], ""),
+        (1.0, 0, [None; 3], ""),
+    ] {
+        let record = swarm(copies, server_us, clients_us);
+        assert_eq!(sentences(&record), [wanted; 3], "{copies} {server_us} {clients_us:?}");
+    }
+    // More than there was of it is no evidence.
+    let record = swarm(2.7, full, [Some(u64::MAX); 3]);
+    assert_eq!(sentences(&record), [""; 3]);
+    let explained = explain(&swarm(2.7, full, [Some(full); 3]));
+    assert!(explained.advice.is_some_and(|advice| advice.contains("--via multicast")));
+    let text = lines(&swarm(2.7, full, [Some(full); 3]), 9);
+    assert!(text.starts_with("why slow, seat 1-3  waits for the clients'"), "{text}");
 }

@@ -13,7 +13,7 @@
 use std::{
     collections::BTreeMap,
     io::Write,
-    sync::{Arc, PoisonError},
+    sync::{Arc, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -42,7 +42,9 @@ use crate::{
     units::Moment,
 };
 
+mod choice;
 pub mod latch;
+pub mod measure;
 mod pending;
 pub mod release;
 mod roster;
@@ -57,7 +59,7 @@ mod waiting_list;
 pub use pending::{ClientKind, MusterEnd, PendingClient};
 pub use seat::Seat;
 pub use seat_connection::{SeatConnection, SessionInfo};
-pub use state::SeatEnd;
+pub use state::{AutoSetup, SeatCall, SeatEnd};
 pub(super) use vacancy::SEAT_WAIT;
 pub use view::{GateView, SeatView};
 
@@ -66,8 +68,11 @@ pub use view::{GateView, SeatView};
 pub struct Gate {
     /// What it sends, and to how many.
     pub session: Arc<SessionInfo>,
-    /// What moves the bytes after the release.
-    pub send_session: Box<dyn SendSession>,
+    /// What moves the bytes after the release, unless another way is chosen.
+    send_session: Box<dyn SendSession>,
+    /// What the way is chosen from, where it is.
+    auto: Option<AutoSetup>,
+    chosen_session: OnceLock<Box<dyn SendSession>>,
     muster: MusterConfig,
     state: Mutex<GateState>,
     /// Wakes the session's thread.
@@ -100,7 +105,7 @@ impl Gate {
     /// Begins a muster. Its thread is [`Gate::run`], which the caller starts.
     pub fn new(
         session: SessionInfo,
-        send_session: Box<dyn SendSession>,
+        (send_session, auto): (Box<dyn SendSession>, Option<AutoSetup>),
         muster: MusterConfig,
         log: LogHandle,
         admission: Arc<Admission>,
@@ -110,12 +115,16 @@ impl Gate {
             phase: GatePhase::Mustering,
             deadline: clock::now().after(muster.max_wait),
             by_hand: false,
+            is_expired: false,
+            settle_until: Moment(0),
             visited: false,
             waiting: WaitingList::default(),
         };
         Arc::new(Self {
             session: Arc::new(session),
             send_session,
+            auto,
+            chosen_session: OnceLock::new(),
             muster,
             state: Mutex::new(state),
             changed: Condvar::new(),
@@ -155,17 +164,19 @@ impl Gate {
             moved,
             resumed: 0,
             given_up: None,
+            call: None,
         };
         state.seats.insert(id, seat);
         self.changed.notify_all();
         Ok((id, client))
     }
 
-    /// The client in `id` is ready: waits until the gate opens, or it is known that it will not.
-    fn wait_for_release(&self, id: SeatId) -> Result<Arc<Release>, MusterEnd> {
+    /// The client in `id` is ready: waits until the gate opens, or it is known that it will not, or
+    /// until something is to do before.
+    fn wait_for_release(&self, id: SeatId) -> Result<Result<Arc<Release>, SeatCall>, MusterEnd> {
         let mut state = self.lock();
         if let Some(seat) = state.seats.get_mut(&id)
-            && matches!(seat.phase, SeatPhase::Preparing)
+            && matches!(seat.phase, SeatPhase::Preparing | SeatPhase::Settling)
         {
             seat.phase = SeatPhase::Ready;
         }
@@ -175,7 +186,14 @@ impl Gate {
                 return Err(end);
             }
             if let GatePhase::Released(release) = &state.phase {
-                return Ok(Arc::clone(release));
+                return Ok(Ok(Arc::clone(release)));
+            }
+            let seat = state.seats.get_mut(&id);
+            if let Some(seat) = seat
+                && let Some(call) = seat.call.take()
+            {
+                seat.phase = SeatPhase::Settling;
+                return Ok(Err(call));
             }
             state = self.decided.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -204,6 +222,11 @@ impl Gate {
             state.waiting.note_lost(seat.client.peer);
         }
         self.changed.notify_all();
+    }
+
+    /// What moves the bytes.
+    pub fn send_session(&self) -> &dyn SendSession {
+        &**self.chosen_session.get().unwrap_or(&self.send_session)
     }
 
     /// Set when the server ends.
@@ -242,7 +265,7 @@ impl Gate {
         // Where the payload goes over the connection, a seat's thread ends it with words that tell a
         // native client why.
         let is_told = |client: &PendingClient| {
-            client.kind == ClientKind::Native && self.send_session.fills_control()
+            client.kind == ClientKind::Native && self.send_session().fills_control()
         };
         state.close_connections(|client| !is_told(client));
         drop(state);
@@ -276,14 +299,19 @@ impl Gate {
             if self.stopping.load(Ordering::Relaxed) {
                 return Err(MusterEnd::Stopped);
             }
+            let is_late = now >= state.deadline || state.is_expired;
             let enough = ready == self.session.clients
                 || (state.by_hand && ready > 0)
-                || (now >= state.deadline && ready >= self.muster.quorum);
-            if enough {
+                || (is_late && ready >= self.muster.quorum);
+            if enough && !state.is_settling() {
                 // Clients not READY are left out; check once more for disconnects.
                 state = self.evict_disconnected(state);
                 if state.ready() != ready {
                     state.by_hand &= state.ready() > 0;
+                    continue;
+                }
+                if let Some(setup) = self.auto.as_ref().filter(|_| self.is_undecided()) {
+                    state = self.choose(state, setup);
                     continue;
                 }
                 let release = state.admit();
@@ -331,6 +359,8 @@ impl Gate {
         let lost: Vec<_> = ready
             .into_iter()
             .filter_map(|(id, stream)| Some((id, disconnected(&stream)?, stream)))
+            // What a client says late of a measurement is passed over.
+            .filter(|(_, end, _)| *end != MusterEnd::Spoke || !self.has_measured())
             .collect();
         let mut state = self.lock();
         for (id, end, stream) in lost {
@@ -363,7 +393,7 @@ impl Gate {
     fn release(&self, release: &Release) {
         let session = self.session.id;
         let stream = self.lock().seats.values().next().map(|seat| Arc::clone(&seat.client.stream));
-        let sender = stream.map_or_else(String::new, |stream| self.send_session.sender(&stream));
+        let sender = stream.map_or_else(String::new, |stream| self.send_session().sender(&stream));
         // Logged before it happens: a small file's rows are written a moment after.
         self.log.release(session, release.date(), sender);
         release.open();

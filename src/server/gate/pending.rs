@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc};
 
-use crate::{net::primitives::TcpStream, transfer::Outcome};
+use crate::{net::primitives::TcpStream, session::Via, transfer::Outcome};
 
 /// What kind of client sits in a seat; only native ones are told anything while they wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,6 +37,8 @@ pub struct PendingClient {
     pub stream: Arc<TcpStream>,
     /// Its address.
     pub peer: SocketAddr,
+    /// The ways of which one may be chosen for it; none is TCP alone.
+    pub ways: Vec<Via>,
 }
 
 /// Why a muster ended without a release, or a seat was lost before it.

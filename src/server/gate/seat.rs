@@ -12,7 +12,7 @@ use crate::{
             Gate,
             pending::{MusterEnd, PendingClient},
             seat_connection::SeatConnection,
-            state::SeatEnd,
+            state::{SeatCall, SeatEnd},
         },
         transport::SendSession,
     },
@@ -61,7 +61,7 @@ impl Seat {
 
     /// What moves its bytes.
     pub fn send_session(&self) -> &dyn SendSession {
-        &*self.gate.send_session
+        self.gate.send_session()
     }
 
     /// The client has `bytes` bytes of an earlier session already.
@@ -80,6 +80,18 @@ impl Seat {
     /// # Errors
     /// The muster ended, or this client left it.
     pub fn wait(&mut self) -> Result<Duration, MusterEnd> {
+        loop {
+            if let SeatCall::Released(woke) = self.wait_for_call()? {
+                return Ok(woke);
+            }
+        }
+    }
+
+    /// The same, or something is to do before.
+    ///
+    /// # Errors
+    /// The muster ended, or this client left it.
+    pub fn wait_for_call(&mut self) -> Result<SeatCall, MusterEnd> {
         self.gate.admission.set_ready(self.connection.peer());
         // From here the gate's watcher reads the connection, and it must not wait.
         let release = match self.stream().set_nonblocking(true) {
@@ -87,11 +99,12 @@ impl Seat {
             Err(_) => Err(MusterEnd::Left),
         };
         match release {
-            Ok(release) => {
+            Ok(Err(call)) => Ok(call),
+            Ok(Ok(release)) => {
                 // Nothing stands between being handed the barrier and waiting at it.
                 let woke = release.wait();
                 self.connection.set_release(release);
-                Ok(woke)
+                Ok(SeatCall::Released(woke))
             }
             Err(end) => {
                 let _ = self.stream().set_nonblocking(false);
@@ -122,8 +135,9 @@ impl Seat {
             }
             None => {}
         }
-        if self.is_released() && self.send_session().fills_control() {
-            transfer.evidence = transfer.evidence.or(self.evidence());
+        if self.is_released() {
+            let fills_control = self.send_session().fills_control();
+            transfer.evidence = transfer.evidence.or(self.evidence(fills_control));
         }
         if transfer.reason.is_none() && self.is_released() {
             transfer.reason = self.release().disturbed();

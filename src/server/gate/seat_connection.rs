@@ -1,6 +1,10 @@
 //! What a transport needs of a seat: its client's connection, its session and its counter.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use crate::{
     net::{
@@ -28,8 +32,10 @@ use crate::{
 pub struct SessionInfo {
     /// Its number.
     pub id: SessionId,
-    /// The way the bytes travel.
+    /// The way the bytes travel, unless another is chosen.
     pub via: Via,
+    /// The way that was chosen.
+    pub chosen: OnceLock<Via>,
     /// The file.
     pub source: Arc<Source>,
     /// How many seats there are.
@@ -55,6 +61,13 @@ pub struct SeatConnection {
     stopping: Arc<AtomicBool>,
     /// What its sender saw of it.
     evidence: Mutex<Evidence>,
+}
+
+impl SessionInfo {
+    /// The way the bytes travel, as far as is known.
+    pub fn via(&self) -> Via {
+        self.chosen.get().copied().unwrap_or(self.via)
+    }
 }
 
 impl SeatConnection {
@@ -141,9 +154,10 @@ impl SeatConnection {
         *known = known.or(evidence);
     }
 
-    /// What its sender and the system saw of the payload on its connection.
-    pub fn evidence(&self) -> Evidence {
-        lock(&self.evidence).or(tcp_info::evidence(&self.stream))
+    /// What its sender saw, and the system where the payload `fills_control`, its own connection.
+    pub fn evidence(&self, fills_control: bool) -> Evidence {
+        let noted = *lock(&self.evidence);
+        if fills_control { noted.or(tcp_info::evidence(&self.stream)) } else { noted }
     }
 
     /// A row for the log with what is known of this client.

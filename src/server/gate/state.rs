@@ -1,17 +1,21 @@
 //! What a gate knows of its seats: one phase for the gate, one for each seat.
 
-use std::{collections::BTreeMap, net::Shutdown, sync::Arc};
+use std::{collections::BTreeMap, net::Shutdown, sync::Arc, time::Duration};
 
 use crate::{
-    net::primitives::{TcpStream, atomic::AtomicU64},
-    server::gate::{
-        pending::{MusterEnd, PendingClient},
-        release::Release,
-        waiting_list::WaitingList,
+    net::primitives::{Mutex, TcpStream, atomic::AtomicU64},
+    server::{
+        gate::{
+            measure::Measurement,
+            pending::{MusterEnd, PendingClient},
+            release::Release,
+            waiting_list::WaitingList,
+        },
+        transport::{GroupRoute, SendSession},
     },
-    session::SeatId,
+    session::{SeatId, Via},
     transfer::{Outcome, Transfer},
-    units::Moment,
+    units::{Moment, Rate},
 };
 
 /// Everything under the gate's lock.
@@ -22,6 +26,10 @@ pub(super) struct GateState {
     pub(super) deadline: Moment,
     /// The user has asked for the release.
     pub(super) by_hand: bool,
+    /// The muster's time was over when the way was chosen.
+    pub(super) is_expired: bool,
+    /// How long the seats that measure are waited for.
+    pub(super) settle_until: Moment,
     /// At least one client has had a seat.
     pub(super) visited: bool,
     /// Who waits for a seat of the full muster.
@@ -40,6 +48,30 @@ pub(super) struct TakenSeat {
     pub(super) given_up: Option<String>,
     /// Bytes that the client has of an earlier session.
     pub(super) resumed: u64,
+    /// What its thread is to do.
+    pub(super) call: Option<SeatCall>,
+}
+
+/// What a seat's thread is to do while it waits.
+#[derive(Clone, Debug)]
+pub enum SeatCall {
+    /// Go through the gate; this thread woke so long after the release.
+    Released(Duration),
+    /// Measure.
+    Measure(Arc<Measurement>),
+    /// Another way was chosen than the client was offered: offer it that.
+    Offer,
+}
+
+/// What a session can choose from; it is prepared for TCP besides.
+#[derive(Debug)]
+pub struct AutoSetup {
+    /// The other ways.
+    pub ways: Mutex<Vec<(Via, Box<dyn SendSession>)>>,
+    /// Where the train to the group goes.
+    pub group: Option<GroupRoute>,
+    /// What the user allows the session in all.
+    pub rate: Option<Rate>,
 }
 
 /// Where a gate stands.
@@ -57,6 +89,8 @@ pub(super) enum SeatPhase {
     Preparing,
     /// The client is ready; its thread waits for the release.
     Ready,
+    /// The client was ready; its thread measures, or offers it the chosen way.
+    Settling,
     /// The client lost the seat before the release; its thread reads why, and leaves.
     Evicted(MusterEnd),
     /// The client is admitted, and its transfer is not over.
@@ -110,7 +144,7 @@ impl GateState {
     /// The muster is over without a release; a client that is not ready yet is in a read.
     pub(super) fn end(&mut self, end: MusterEnd) {
         for seat in self.seats.values_mut() {
-            if matches!(seat.phase, SeatPhase::Preparing) {
+            if matches!(seat.phase, SeatPhase::Preparing | SeatPhase::Settling) {
                 seat.send_away(end.clone());
             }
         }
@@ -158,7 +192,7 @@ impl GateState {
                     seat.phase = SeatPhase::Released;
                     admitted += 1;
                 }
-                SeatPhase::Preparing => {
+                SeatPhase::Preparing | SeatPhase::Settling => {
                     let late = "the gate opened before this client was ready";
                     seat.send_away(MusterEnd::NotEnough(late.to_owned()));
                 }

@@ -60,6 +60,7 @@ impl Watched {
         let session = SessionInfo {
             id: SessionId(1),
             via: Via::Tcp,
+            chosen: OnceLock::new(),
             source,
             clients,
             roster: None,
@@ -70,7 +71,7 @@ impl Watched {
         let head = SessionHeader { via: session.via, file, clients, key: false };
         logger.log_handle().open(session.id, head);
         let (log, admission) = (logger.log_handle(), Admission::of_server());
-        let gate = Gate::new(session, Box::new(Nothing), muster, log, admission);
+        let gate = Gate::new(session, (Box::new(Nothing), None), muster, log, admission);
         let running = Arc::clone(&gate);
         thread::spawn(move || running.run());
         let records = logger.records();
@@ -96,6 +97,7 @@ fn client(listener: &TcpListener, name: &str) -> (TcpStream, PendingClient) {
         kind: ClientKind::Native,
         stream: Arc::new(near),
         peer,
+        ways: Vec::new(),
     };
     (far, client)
 }

@@ -153,11 +153,13 @@ mod tests {
                 kind: ClientKind::Native,
                 stream: Arc::clone(&stream),
                 peer,
+                ways: Vec::new(),
             },
             phase: if is_ready { SeatPhase::Ready } else { SeatPhase::Preparing },
             heard: Moment(0).after(heard),
             moved: Arc::default(),
             resumed: 0,
+            call: None,
             given_up: None,
         };
         let seats: BTreeMap<_, _> = (1..).map(SeatId).zip(seats.iter().map(seat)).collect();
@@ -166,6 +168,8 @@ mod tests {
             phase: GatePhase::Mustering,
             deadline: Moment(0).after(SECOND * 60),
             by_hand: false,
+            is_expired: false,
+            settle_until: Moment(0),
             visited: true,
             waiting: WaitingList::default(),
         }

@@ -72,7 +72,10 @@ impl Gate {
             kind: seat.client.kind,
             ready: matches!(
                 seat.phase,
-                SeatPhase::Ready | SeatPhase::Released | SeatPhase::Finished(_)
+                SeatPhase::Ready
+                    | SeatPhase::Settling
+                    | SeatPhase::Released
+                    | SeatPhase::Finished(_)
             ),
             moved: seat.moved.load(Ordering::Relaxed),
             resumed: seat.resumed,
@@ -80,11 +83,11 @@ impl Gate {
                 SeatPhase::Finished(end) => Some(end.clone()),
                 _ => None,
             },
-            detail: self.send_session.detail(id),
+            detail: self.send_session().detail(id),
         });
         GateView {
             session: self.session.id,
-            via: self.session.via,
+            via: self.session.via(),
             file: self.session.source.info.name.as_str().to_owned(),
             bytes: self.session.source.info.bytes,
             clients: self.session.clients,

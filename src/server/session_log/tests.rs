@@ -119,6 +119,7 @@ fn a_full_disk_is_an_error_and_not_a_panic() {
         released_at: None,
         sender: None,
         key: false,
+        auto: None,
         transfers: Vec::new(),
     };
     let page = OpenLog { record, log: LogFile::of(full), unlogged: None };

@@ -12,6 +12,9 @@ pub enum Bound {
     /// Peers give what they have to each other (Kumar and Ross, 2006):
     /// `max(F / u_s, F / d_min, N F / (u_s + sum u_i))`.
     Swarm,
+    /// Each client passes the file on to the next: `max(F / u_s, F / d_min, F / u_i)`. Of clients
+    /// with unequal uplinks the mean is taken, which is no more than the truth.
+    Chain,
     /// One server sends one copy to all: `max(F / u_s, F / d_min)`.
     Multicast,
 }
@@ -36,6 +39,8 @@ impl Bound {
         let up = match self {
             Self::Unicast => all / links.server_up,
             Self::Multicast => file / links.server_up,
+            Self::Chain if clients > 1 => (file / links.server_up).max(all / links.peers_up),
+            Self::Chain => file / links.server_up,
             Self::Swarm => (file / links.server_up).max(all / (links.server_up + links.peers_up)),
         };
         up.max(down)
@@ -46,6 +51,7 @@ impl Bound {
         match self {
             Self::Unicast => "max(N F / u_s, F / d_min)",
             Self::Swarm => "max(F / u_s, F / d_min, N F / (u_s + sum u_i))",
+            Self::Chain => "max(F / u_s, F / d_min, F / u_i)",
             Self::Multicast => "max(F / u_s, F / d_min)",
         }
     }
@@ -82,6 +88,8 @@ mod tests {
             // 13 x 10 MB over 14 links of 10 MB/s would be 0.93 s; the server's link takes 1 s.
             (Bound::Swarm, 13, 1.0),
             (Bound::Swarm, 1, 1.0),
+            (Bound::Chain, 13, 1.0),
+            (Bound::Chain, 1, 1.0),
         ] {
             let got = bound.seconds(10_000_000, clients, &links(f64::from(clients as u32)));
             assert!((got - seconds).abs() < 1e-9, "{bound:?} {clients}: {got}");
@@ -93,8 +101,9 @@ mod tests {
         let slow_peers =
             Capacity { server_up: 10.0 * MB, peers_up: 10.0 * MB, least_down: 100.0 * MB };
         assert!((Bound::Swarm.seconds(10_000_000, 10, &slow_peers) - 5.0).abs() < 1e-9);
+        assert!((Bound::Chain.seconds(10_000_000, 10, &slow_peers) - 10.0).abs() < 1e-9);
         let slow_down = Capacity { least_down: MB, ..slow_peers };
-        for bound in [Bound::Unicast, Bound::Swarm, Bound::Multicast] {
+        for bound in [Bound::Unicast, Bound::Swarm, Bound::Chain, Bound::Multicast] {
             let got = bound.seconds(10_000_000, 2, &slow_down);
             assert!((got - 10.0).abs() < 1e-9, "{bound:?}: {got}");
         }

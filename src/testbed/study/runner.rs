@@ -243,8 +243,9 @@ impl Study<'_> {
         for line in links.to_string().lines() {
             (self.progress)(format_args!("  {line}"));
         }
-        // In a swarm every host sends at once.
-        let together = self.contenders.iter().any(|way| way.bound() == Bound::Swarm);
+        // In a swarm and a chain every host sends at once.
+        let sends = |way: &Bound| matches!(way, Bound::Swarm | Bound::Chain);
+        let together = self.contenders.iter().any(|way| sends(&way.bound()));
         links.check(self.tolerance, together)?;
         let short_together = links.short_together();
         if let Some(why) = &short_together {

@@ -57,7 +57,7 @@ pub fn serve(
 ) -> (ServerCoreBuilder, Arc<Torrents>) {
     config.seats_only |= host.settings().closes(Greeting::Swarm);
     let torrents = Torrents::new(config, host.downloads());
-    if host.settings().via == Some(Via::Swarm) {
+    if host.settings().via == Some(Via::Swarm) || host.settings().auto {
         torrents.prepare(host.catalog());
     }
     let serving = Arc::clone(&torrents);

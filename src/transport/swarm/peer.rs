@@ -120,6 +120,7 @@ impl Peer {
         loop {
             let progress = member.progress();
             moved(progress.bytes);
+            member.update_link();
             let now = clock::now();
             if progress.missing == 0 {
                 return Ok(now);

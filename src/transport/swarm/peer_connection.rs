@@ -18,11 +18,12 @@ use std::{
 
 use crate::{
     error::{Error, Result},
-    net::clock,
+    net::{clock, tcp_info},
     proto::bt::{
         receive_rate::ReceiveRate,
         wire::{self, Block, Handshake, Message, MessageLimits, PeerId, WireError},
     },
+    transfer::Evidence,
     transport::swarm::{
         address::unmapped,
         external_peers::ExternalPlace,
@@ -169,6 +170,16 @@ impl PeerConnection {
     pub fn has_moved(&self) -> bool {
         let TrafficCounters { sent, received, .. } = &self.traffic;
         sent.load(Ordering::Relaxed) > 0 || received.load(Ordering::Relaxed) > 0
+    }
+
+    /// What the system saw of the connection.
+    pub fn evidence(&self) -> Evidence {
+        tcp_info::evidence(&self.stream)
+    }
+
+    /// How many of its bytes are in the queue of this machine's own link.
+    pub fn queued(&self) -> Option<u64> {
+        tcp_info::queued(&*self.stream)
     }
 
     /// Sends `messages` now.

@@ -176,7 +176,7 @@ impl ReceiveSession for SwarmReceiveSession {
                 bytes_from_peers: Some(received.from_peers),
                 ..Counts::default()
             },
-            evidence: Evidence::default(),
+            evidence: Evidence { client_link_us: member.update_link(), ..Evidence::default() },
         })
     }
 

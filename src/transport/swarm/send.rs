@@ -21,7 +21,7 @@ use crate::{
     },
     session::Via,
     text::escape_path,
-    transfer::Outcome,
+    transfer::{Evidence, Outcome},
     transport::swarm::{peer_id::seated_id, torrent::Torrent, torrents::Torrents},
     units::Rate,
 };
@@ -117,10 +117,16 @@ impl SendSession for SwarmSendSession {
             all.get(&id).copied().unwrap_or_default()
         };
         let before = traffic().sent;
+        let full_before = torrent.member.update_link();
         torrent.member.admit(id);
         let end = wait_for_client(seat, torrent, id);
         let after = traffic();
         seat.moved().store(after.sent - before, Ordering::Relaxed);
+        let full = torrent.member.update_link();
+        seat.note(Evidence {
+            server_link_us: full.map(|full| full.saturating_sub(full_before.unwrap_or(0))),
+            ..torrent.member.evidence_of(id)
+        });
         let released = seat.release().released();
         SendResult { first: after.first_sent.map(|first| first.since(released)), end }
     }
@@ -171,6 +177,7 @@ fn wait_for_client(
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(failed(error)),
         }
+        torrent.member.update_link();
         let now = clock::now();
         let has = torrent.member.pieces_of(id).unwrap_or(pieces);
         if has > pieces {

@@ -44,6 +44,7 @@ pub fn serve(connection: Connection, lobby: &Arc<Lobby>) {
         kind: ClientKind::Lab,
         stream: Arc::clone(&stream),
         peer,
+        ways: Vec::new(),
     };
     let wish = SeatRequest { via: Some(Via::Tcp), ..SeatRequest::default() };
     let mut seat = match lobby.seat(&wish, client) {

@@ -64,7 +64,9 @@ impl SendLoop {
             return;
         }
         if let Some(pacer) = &self.pacer {
+            let asked = clock::now();
             pacer.charge(end as u64);
+            self.paced += clock::now().since(asked);
         }
         if let Some(rate_controller) = &mut self.rate_controller {
             rate_controller.sent(end as u64);

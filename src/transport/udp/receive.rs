@@ -80,6 +80,10 @@ impl ReceiveTransport for UdpReceiver {
         self.via
     }
 
+    fn interface(&self) -> Option<Ipv4Addr> {
+        self.interface
+    }
+
     fn byte_order(&self) -> ByteOrder {
         ByteOrder::AfterBeginning
     }

@@ -8,7 +8,7 @@ use std::sync::{
 use crate::{
     proto::udp::{before, control::Report},
     server::transport::TransferFailure,
-    transfer::Counts,
+    transfer::{Counts, Evidence},
 };
 
 /// What is counted for one seat; its own thread reads it.
@@ -28,6 +28,8 @@ pub struct SeatCounters {
     pub refusals_unknown: AtomicBool,
     /// When the first datagram was sent, microseconds; zero before.
     pub first_us: AtomicU64,
+    /// What was seen of the way to it.
+    pub evidence: OnceLock<Evidence>,
     /// Why the client was given up.
     pub failure: OnceLock<TransferFailure>,
 }
@@ -102,6 +104,7 @@ mod tests {
         );
         transfer.counts = counts;
         crate::transfer::Record {
+            auto: None,
             session: crate::session::SessionId(1),
             via,
             file: crate::session::FileInfo {

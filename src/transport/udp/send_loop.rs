@@ -19,6 +19,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use crate::{
     net::{
         clock,
+        link_queue::LinkQueue,
         pacing::{BURST, Pacer},
     },
     proto::udp::{
@@ -27,13 +28,13 @@ use crate::{
     },
     server::{catalog::Source, transport::TransferFailure},
     session::{SeatId, Via},
-    transfer::Outcome,
+    transfer::{Evidence, Outcome},
     transport::udp::{
         block_cache::BlockCache,
         seat_counters::SeatCounters,
         socket::{SEGMENTS_MAX, SendSocket},
     },
-    units::{Moment, Rate},
+    units::{Moment, Rate, micros},
 };
 
 /// What a seat's thread passes on.
@@ -111,6 +112,9 @@ pub(super) struct SendLoop {
     admitted: usize,
     pub(super) rate_controller: Option<RateController>,
     pub(super) pacer: Option<Pacer>,
+    /// The pacer held it back for so long.
+    pub(super) paced: Duration,
+    link: LinkQueue,
     /// Most datagrams sent at once.
     burst: usize,
     pub(super) buffer: Vec<u8>,
@@ -133,6 +137,8 @@ pub fn run(spec: StreamSpec, commands: &Receiver<SendCommand>) {
         admitted: usize::MAX,
         rate_controller: automatic.then(|| RateController::new(spec.datagram as u64, now)),
         pacer: None,
+        paced: Duration::ZERO,
+        link: LinkQueue::default(),
         burst: burst(spec.rate, spec.datagram),
         buffer: Vec::with_capacity((spec.datagram + 64) * SEGMENTS_MAX),
         turn: SeatId(0),
@@ -179,6 +185,8 @@ impl SendLoop {
             }
             self.remove_group_faults();
             self.adjust_rate();
+            let queued = || self.spec.sockets.iter().filter_map(SendSocket::queued).max();
+            self.link.update(clock::now(), queued);
             if self.send_burst() {
                 continue;
             }
@@ -267,8 +275,26 @@ impl SendLoop {
     }
 
     fn remove_seat(&mut self, seat: SeatId) {
-        self.seats.remove(&seat);
-        self.senders.remove(&seat);
+        let alone = self.senders.remove(&seat).map(|sender| sender.full);
+        if let Some(destination) = self.seats.remove(&seat) {
+            let group = self.group.as_deref();
+            let full = alone.or_else(|| group?.full(seat.0));
+            let passed = group.and_then(GroupSender::passed_at);
+            let cuts = self.rate_controller.as_ref().filter(|_| group.is_some());
+            // What was said first stands.
+            let _ = destination.counters.evidence.set(Evidence {
+                paced_us: self
+                    .spec
+                    .rate
+                    .filter(|_| self.spec.via != Via::Raw)
+                    .map(|_| micros(self.paced)),
+                server_link_us: self.link.full_us(),
+                buffer_full_us: full.map(micros),
+                repair_us: passed.map(|passed| micros(clock::now().since(passed))),
+                rate_cuts: cuts.and_then(|controller| controller.cuts(seat)),
+                ..Evidence::default()
+            });
+        }
         if let Some(group) = &mut self.group {
             group.leave(seat.0);
         }
@@ -360,8 +386,9 @@ impl SendLoop {
             log::info!("seat {seat}: the group is done, this seat is repaired alone");
             let window = self.seats.get(&seat).map_or(1, |to| to.window);
             let blocks = self.spec.layout.count();
-            let sender =
+            let mut sender =
                 BlockSender::repairing(blocks, &straggler.missing, straggler.pkt, window, now);
+            sender.full = straggler.full;
             self.senders.insert(seat, sender);
         }
     }

@@ -20,6 +20,7 @@ use crate::{
     net::{
         clock, datagrams,
         datagrams::{BATCHED, kernel, options},
+        tcp_info,
     },
     units::Moment,
 };
@@ -123,6 +124,11 @@ impl SendSocket {
     /// True while the kernel cuts large sends.
     pub fn is_segmented(&self) -> bool {
         self.segmented.load(Ordering::Relaxed)
+    }
+
+    /// How many bytes of it are in the queue of this host's own link.
+    pub fn queued(&self) -> Option<u64> {
+        tcp_info::queued(&self.socket)
     }
 
     /// Sends `bytes` to `to` as datagrams of `segment` bytes, the last maybe shorter; returns how

@@ -26,7 +26,7 @@ use crate::{
         },
     },
     session::{SeatId, Via},
-    transfer::{Counts, Outcome},
+    transfer::{Counts, Evidence, Outcome},
     transport::udp::{
         config::UdpConfig,
         seat_counters::SeatCounters,
@@ -245,8 +245,11 @@ impl ControlExtension for UdpSession {
         let end = match (sent, listen) {
             _ if range.is_empty() => Ok(()),
             (Ok(()), Some((_, listen))) => {
+                let buffer_bytes = Some(listen.buffer);
                 let end = self.serve_seat(seat, range, listen, lines, reply);
                 let counters = self.counters(seat.id());
+                let seen = counters.evidence.get().copied().unwrap_or_default();
+                seat.note(Evidence { buffer_bytes, ..seen });
                 let sent = counters.payload.load(Ordering::Relaxed);
                 seat.moved().store(sent, Ordering::Relaxed);
                 let first = counters.first_us.load(Ordering::Relaxed);

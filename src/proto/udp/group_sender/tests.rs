@@ -62,7 +62,7 @@ fn straggler_gets_its_own_stream_after_the_others() {
     assert_eq!(cast.poll_straggler(), None, "the others are not done");
     (1..=2).for_each(|client| cast.leave(client));
     assert_eq!(cast.poll_transmit(NOW), None);
-    let aside = Straggler { client: 3, pkt: 11, missing: vec![0..9] };
+    let aside = Straggler { client: 3, pkt: 11, missing: vec![0..9], full: Duration::ZERO };
     assert_eq!(cast.poll_straggler(), Some(aside));
     assert!(cast.is_over());
 }

@@ -269,7 +269,7 @@ impl World {
             Server::Group(cast, after) => {
                 next = cast.poll_transmit(now).map(|t| (None, t));
                 while let Some(aside) = cast.poll_straggler() {
-                    let Straggler { client, pkt, missing } = aside;
+                    let Straggler { client, pkt, missing, .. } = aside;
                     self.asides += 1;
                     let blocks = layout(self.file.len()).count();
                     let sender = BlockSender::repairing(blocks, &missing, pkt, WINDOW, now);

@@ -53,12 +53,13 @@ impl Contender for Native {
             Via::Tcp | Via::Udp | Via::Raw | Via::Http => Bound::Unicast,
             Via::Multicast => Bound::Multicast,
             Via::Swarm => Bound::Swarm,
+            Via::Chain => Bound::Chain,
         }
     }
 
     fn carrier(&self) -> PayloadKind {
         match self.via {
-            Via::Tcp | Via::Http | Via::Swarm => PayloadKind::Tcp,
+            Via::Tcp | Via::Http | Via::Swarm | Via::Chain => PayloadKind::Tcp,
             Via::Udp | Via::Raw | Via::Multicast => PayloadKind::Udp {
                 // Multicast repairs with combined blocks, whose numbers take some room.
                 block: packet::block_len(packet::DATAGRAM, self.via == Via::Multicast),

@@ -7,7 +7,8 @@ use std::{
 };
 
 use crate::{
-    proto::bt::wire::PeerId, transport::swarm::peer_connection::PeerConnection, units::Moment,
+    net::link_queue::LinkQueue, proto::bt::wire::PeerId,
+    transport::swarm::peer_connection::PeerConnection, units::Moment,
 };
 
 /// The first client that told that it has a piece.
@@ -35,6 +36,8 @@ pub(super) struct Accounting {
     pub(super) first_received: Option<Moment>,
     /// For each piece the first client that told that it has it.
     pub(super) first_holders: Vec<Option<Holder>>,
+    /// For how long our own link was full.
+    pub(super) link: LinkQueue,
     /// What moved on connections that are closed, by peer.
     closed: BTreeMap<PeerId, PeerTraffic>,
     /// Bytes without payload on connections that are closed.
@@ -55,6 +58,7 @@ impl Accounting {
             wasted: 0,
             first_received: None,
             first_holders: vec![None; pieces as usize],
+            link: LinkQueue::default(),
             closed: BTreeMap::new(),
             closed_protocol: 0,
         }

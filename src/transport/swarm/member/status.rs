@@ -3,10 +3,12 @@
 use std::{collections::BTreeMap, net::SocketAddr, sync::atomic::Ordering};
 
 use crate::{
+    net::clock,
     proto::bt::{bitfield::Bitfield, piece_picker::PickerCounts, wire::PeerId},
+    transfer::Evidence,
     transport::swarm::{
         member::{
-            SwarmMember,
+            MemberState, SwarmMember,
             accounting::{Holder, PeerTraffic},
         },
         peer_id::Role,
@@ -117,6 +119,21 @@ impl SwarmMember {
     /// True when every piece is verified.
     pub fn is_complete(&self) -> bool {
         self.lock().picker.is_complete()
+    }
+
+    /// What the system saw of the connection to a member.
+    pub fn evidence_of(&self, id: PeerId) -> Evidence {
+        self.lock().connection_to(&id).map(|connection| connection.evidence()).unwrap_or_default()
+    }
+
+    /// Looks at the queue of our own link if it is time to, and says for how long it has been full,
+    /// microseconds.
+    pub fn update_link(&self) -> Option<u64> {
+        let mut state = self.lock();
+        let MemberState { accounting, connections, .. } = &mut *state;
+        let queued = || connections.values().filter_map(|connection| connection.queued()).max();
+        accounting.link.update(clock::now(), queued);
+        accounting.link.full_us()
     }
 
     /// When the first payload byte came; `None` before.

@@ -1,0 +1,333 @@
+//! The measurement before a release (`--via auto`), within [`MEASURE_LIMIT`] of its beginning.
+//!
+//! Each seat's own thread sends bursts over its connection and reads what the client heard; the
+//! session's thread sends the train to the group. Nobody waits for a seat beyond the limit: what it
+//! says later is passed over, and a way for which its word is needed is out.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr, UdpSocket},
+    sync::PoisonError,
+    time::Duration,
+};
+
+use crate::{
+    error::{Error, Phase, Result},
+    net::{
+        clock, copy,
+        datagrams::options::limit_send_buffer,
+        line_stream::LineStream,
+        lock,
+        primitives::{Condvar, Mutex, TcpStream, thread},
+        tcp_info,
+    },
+    proto::native::{
+        FromClient, FromServer,
+        probe::{BURST_MAX, GroupProbe, STEPS_MAX, TrainHead},
+    },
+    server::transport::GroupRoute,
+    session::SeatId,
+    transfer::auto::{self, HeardStep, MeasuredSeat, SentStep, TRAIN_DATAGRAM},
+    units::{Moment, Rate, micros},
+};
+
+/// One measurement.
+#[derive(Debug)]
+pub struct Measurement {
+    begun: Moment,
+    random: u64,
+    group: Option<GroupRoute>,
+    state: Mutex<MeasureState>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct MeasureState {
+    seats: BTreeMap<SeatId, MeasuredSeat>,
+    sent: Vec<SentStep>,
+    /// Seats whose burst is not over, and those that have not ended.
+    bursting: usize,
+    running: usize,
+    is_over: bool,
+}
+
+/// What a measurement has found.
+pub(super) struct Findings {
+    pub(super) seats: BTreeMap<SeatId, MeasuredSeat>,
+    pub(super) sent: Vec<SentStep>,
+    pub(super) took: Duration,
+}
+
+/// How long a measurement may take in all.
+pub const MEASURE_LIMIT: Duration = Duration::from_secs(1);
+
+/// When the train is over at the latest: the last words need some time.
+const TRAIN_LIMIT: Duration = Duration::from_millis(850);
+
+/// How long the bursts take; the second half of it counts.
+const BURST: Duration = Duration::from_millis(240);
+
+/// How long after them it is waited for what is on its way.
+const DRAIN_LIMIT: Duration = Duration::from_millis(260);
+
+/// Bytes that may wait unsent in a connection: what is in a slow one must go before the release.
+const UNSENT_MAX: u64 = 16 << 10;
+
+/// The first step of the train, and the last at most, bit/s.
+const STEPS: (u64, u64) = (4_000_000, 1_000_000_000);
+
+/// How long a step is sent.
+const STEP: Duration = Duration::from_millis(20);
+
+/// How long after a step it is waited for what the seats heard of it.
+const ANSWER_LIMIT: Duration = Duration::from_millis(80);
+
+/// How often a thread looks whether the measurement is over.
+const LOOK: Duration = Duration::from_millis(5);
+
+impl Measurement {
+    pub(super) fn new(seats: BTreeMap<SeatId, MeasuredSeat>, group: Option<GroupRoute>) -> Self {
+        let count = seats.len();
+        let state = MeasureState {
+            seats,
+            sent: Vec::new(),
+            bursting: count,
+            running: count,
+            is_over: false,
+        };
+        let (state, changed) = (Mutex::new(state), Condvar::new());
+        Self { begun: clock::now(), random: clock::random(), group, state, changed }
+    }
+
+    /// The part of the seat `id`, in its own thread.
+    ///
+    /// # Errors
+    /// Its client is gone or broke the protocol.
+    pub fn measure_seat(
+        &self,
+        id: SeatId,
+        stream: &TcpStream,
+        lines: &mut LineStream<'_>,
+    ) -> Result<()> {
+        // What the client says too late is no word of the transfer.
+        lines.pass_over(&["HEARD ", "PROBED "]);
+        let burst = stream
+            .set_nonblocking(false)
+            .map_err(Error::io("measure", id))
+            .and_then(|()| self.burst(stream, lines));
+        self.with(|state| {
+            state.bursting -= 1;
+            if let (Ok(down), Some(seat)) = (&burst, state.seats.get_mut(&id)) {
+                seat.down = *down;
+            }
+        });
+        let heard = burst.and_then(|_| self.read_answers(id, lines));
+        self.with(|state| {
+            state.running -= 1;
+            if heard.is_err() {
+                state.seats.remove(&id);
+            }
+        });
+        heard
+    }
+
+    /// Sends bytes over the connection; returns at what rate they came to the client's system.
+    fn burst(&self, stream: &TcpStream, lines: &LineStream<'_>) -> Result<Option<u64>> {
+        let group = self.group.map(|route| route.group);
+        lines.write_line(&FromServer::Probe(GroupProbe { group, random: self.random }).encode())?;
+        let until = self.begun.after(BURST);
+        let chunk = vec![0; BURST_MAX as usize];
+        let mut half = None;
+        while let Some(left) = clock::left(until) {
+            let acked = tcp_info::acked(stream);
+            if left <= BURST / 2 && half.is_none() {
+                half = acked.map(|(acked, ..)| (clock::now(), acked));
+            }
+            if acked.is_some_and(|(_, unsent, _)| unsent > UNSENT_MAX) {
+                thread::sleep(Duration::from_micros(200));
+                continue;
+            }
+            let line = FromServer::Burst { bytes: BURST_MAX }.encode();
+            let mut bytes = lines.sealed(&line).into_owned();
+            bytes.extend_from_slice(&chunk);
+            let deadline = self.begun.after(MEASURE_LIMIT);
+            if let Err(stop) = copy::send_all(stream, &bytes, deadline) {
+                let what = format!("the connection took no burst: {stop:?}");
+                return Err(Error::protocol(lines.peer(), what));
+            }
+            if acked.is_none() {
+                // Nobody tells what came: some bytes warm the connection up, and no more.
+                break;
+            }
+        }
+        lines.write_line(&FromServer::Burst { bytes: 0 }.encode())?;
+        // What waits in a queue on the way comes at the link's rate, and the train must not wait behind.
+        let drained = until.after(DRAIN_LIMIT);
+        let end = loop {
+            let acked = tcp_info::acked(stream);
+            match acked {
+                Some((_, unsent, moving))
+                    if (unsent > 0 || moving > 0) && clock::left(drained).is_some() =>
+                {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                _ => break acked.map(|(acked, ..)| (clock::now(), acked)),
+            }
+        };
+        Ok(half.zip(end).and_then(|((from, before), (to, after))| {
+            let bits = after.saturating_sub(before).saturating_mul(8_000_000);
+            bits.checked_div(micros(to.since(from))).filter(|&rate| rate > 0)
+        }))
+    }
+
+    /// Reads what the client hears, until the measurement is over and the client has said so.
+    fn read_answers(&self, id: SeatId, lines: &mut LineStream<'_>) -> Result<()> {
+        let last = self.begun.after(MEASURE_LIMIT);
+        let mut said = false;
+        loop {
+            if !said && lock(&self.state).is_over {
+                lines.write_line(&FromServer::Probed.encode())?;
+                said = true;
+            }
+            if clock::left(last).is_none() {
+                return Ok(());
+            }
+            let line = match lines.read_any(clock::now().after(LOOK).min(last), Phase::Ready) {
+                Ok(line) => line,
+                Err(Error::TimedOut { .. }) => continue,
+                Err(error) => return Err(error),
+            };
+            match FromClient::decode(&line) {
+                Ok(FromClient::Heard(heard)) => self.note(id, heard),
+                Ok(FromClient::Probed { datagrams }) if said => {
+                    self.with(|state| {
+                        if let Some(seat) = state.seats.get_mut(&id) {
+                            seat.total = Some(datagrams);
+                        }
+                    });
+                    return Ok(());
+                }
+                _ => {
+                    let what = "no message for a measurement";
+                    return Err(Error::protocol(lines.peer(), what));
+                }
+            }
+        }
+    }
+
+    fn note(&self, id: SeatId, heard: HeardStep) {
+        self.with(|state| {
+            let seat = state.seats.get_mut(&id);
+            if let Some(seat) = seat.filter(|seat| seat.heard.len() < usize::from(STEPS_MAX)) {
+                seat.heard.push(heard);
+            }
+        });
+    }
+
+    fn with(&self, change: impl FnOnce(&mut MeasureState)) {
+        change(&mut lock(&self.state));
+        self.changed.notify_all();
+    }
+
+    /// Waits until `is_done`, or until then.
+    fn wait(&self, until: Moment, is_done: impl Fn(&MeasureState) -> bool) -> bool {
+        let mut state = lock(&self.state);
+        loop {
+            if is_done(&state) {
+                return true;
+            }
+            let Some(left) = clock::left(until) else { return false };
+            let waited = self.changed.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// The session thread's part: the train, and the end. `from` are this host's addresses by which
+    /// the clients came.
+    pub(super) fn run(&self, bytes: u64, rate: Option<Rate>, from: &[IpAddr]) -> Findings {
+        self.wait(self.begun.after(BURST + DRAIN_LIMIT + LOOK * 4), |state| state.bursting == 0);
+        let is_short = auto::is_short(bytes, lock(&self.state).seats.values());
+        if let Some(route) = self.group.filter(|_| !is_short) {
+            let sockets: Result<Vec<_>> = from.iter().map(|&ip| open(ip, &route)).collect();
+            match sockets {
+                Ok(sockets) => self.send_train(&sockets, route.group, rate),
+                Err(error) => log::warn!("nothing was sent to the group: {error}"),
+            }
+        }
+        self.with(|state| state.is_over = true);
+        self.wait(self.begun.after(MEASURE_LIMIT), |state| state.running == 0);
+        let state = lock(&self.state);
+        let (seats, sent) = (state.seats.clone(), state.sent.clone());
+        Findings { seats, sent, took: clock::now().since(self.begun) }
+    }
+
+    /// Climbs until a seat no longer follows: more would wait in its queue and delay the transfer.
+    fn send_train(&self, sockets: &[UdpSocket], group: SocketAddr, rate: Option<Rate>) {
+        let most = rate.map_or(STEPS.1, |rate| rate.0.min(STEPS.1));
+        let (mut wanted, mut is_again) = (STEPS.0.min(most), false);
+        for step in 0..STEPS_MAX {
+            let sent = self.send_step(sockets, group, (step, wanted));
+            let heard_by_all = |state: &MeasureState| {
+                let has = |seat: &MeasuredSeat| seat.heard.iter().any(|heard| heard.step == step);
+                state.seats.values().all(has)
+            };
+            self.with(|state| state.sent.push(sent));
+            if !self.wait(clock::now().after(ANSWER_LIMIT), heard_by_all) {
+                return;
+            }
+            let follow = |seat: &MeasuredSeat| {
+                let mut heard = seat.heard.iter().filter(|heard| heard.step == step);
+                heard.all(|heard| heard.follows(&sent))
+            };
+            let all_follow = lock(&self.state).seats.values().all(follow);
+            let blocked = sent.span_us > micros(STEP) * 5 / 4;
+            let is_late = clock::now() >= self.begun.after(TRAIN_LIMIT);
+            // A busy machine may miss a first step, which is short of datagrams; once more, then.
+            if !all_follow && !is_again && step < 2 && !is_late {
+                is_again = true;
+                continue;
+            }
+            if !all_follow || blocked || is_late || wanted == most {
+                return;
+            }
+            wanted = (wanted + wanted / 2).min(most);
+        }
+    }
+
+    /// Sends one step at `rate`, bit/s, evenly.
+    fn send_step(
+        &self,
+        sockets: &[UdpSocket],
+        group: SocketAddr,
+        (step, rate): (u16, u64),
+    ) -> SentStep {
+        let bits = TRAIN_DATAGRAM as u64 * 8;
+        let of = u32::try_from(rate * micros(STEP) / 1_000_000 / bits).unwrap_or(0).max(4);
+        let mut datagram = vec![0; TRAIN_DATAGRAM];
+        let begun = clock::now();
+        for number in 0..of {
+            let due = Duration::from_micros(u64::from(number) * bits * 1_000_000 / rate);
+            if let Some(early) = clock::left(begun.after(due)).filter(|left| *left > LOOK / 10) {
+                thread::sleep(early);
+            }
+            TrainHead { random: self.random, step, number, of }.encode(&mut datagram);
+            for socket in sockets {
+                // What this host refuses is not heard, and counts so.
+                let _ = socket.send_to(&datagram, group);
+            }
+            if clock::left(begun.after(STEP * 3)).is_none() {
+                let span_us = micros(clock::now().since(begun));
+                return SentStep { datagrams: number + 1, span_us };
+            }
+        }
+        SentStep { datagrams: of, span_us: micros(clock::now().since(begun)).max(1) }
+    }
+}
+
+fn open(ip: IpAddr, route: &GroupRoute) -> Result<UdpSocket> {
+    let failed = || Error::io("open a UDP socket", ip);
+    let socket = UdpSocket::bind((ip, 0)).map_err(failed())?;
+    socket.set_multicast_ttl_v4(route.ttl).map_err(failed())?;
+    limit_send_buffer(&socket);
+    Ok(socket)
+}
