@@ -58,7 +58,7 @@ pub(crate) struct FetchArgs {
     /// As many as are started here unless given.
     #[arg(long, value_parser = options::clients, value_name = "N", help_heading = "Gate")]
     pub(crate) group: Option<u16>,
-    /// Way: auto, tcp, udp, raw, multicast, swarm, chain, http
+    /// auto, tcp, udp, raw, multicast, swarm, chain, http
     ///
     /// The server's choice unless given.
     #[arg(long, help_heading = "Network")]

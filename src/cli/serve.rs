@@ -103,7 +103,7 @@ pub(crate) struct SessionArgs {
     /// The file for clients that name none
     #[arg(long, value_parser = FileName::new, value_name = "NAME", help_heading = "Files")]
     pub(crate) file: Option<FileName>,
-    /// Way: auto, tcp, udp, raw, multicast, swarm, chain, http
+    /// auto, tcp, udp, raw, multicast, swarm, chain, http
     ///
     /// The clients' choice unless given.
     #[arg(long, help_heading = "Network")]

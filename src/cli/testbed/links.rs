@@ -68,7 +68,7 @@ pub(crate) struct LinkArgs {
 
 /// What is captured, for `star run` and `study`.
 #[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "Capture")]
+#[command(next_help_heading = "Files")]
 pub(crate) struct CaptureArgs {
     /// Write what passes each host to DIR, a pcapng file each
     ///
