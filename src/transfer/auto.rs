@@ -55,6 +55,8 @@ pub struct HeardStep {
 /// One step of the train as it was sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SentStep {
+    /// The rate that was meant, bit/s; steps of the same rate are tries.
+    pub rate: u64,
     /// Its datagrams.
     pub datagrams: u32,
     /// How long their sending took, microseconds.
@@ -101,8 +103,16 @@ const SWARM: (f64, f64) = (0.92, 0.04);
 /// A burst falls short of what a link takes by so much at most, without loss.
 const SHORTFALL: f64 = 1.15;
 
-/// What the repair of three and more lost datagrams of a hundred adds, seconds.
-const REPAIR_S: f64 = 0.25;
+/// What repairs add to a multicast that loses, seconds, beside the bytes that go once more: the rate
+/// that is heard is without them.
+const REPAIR_S: f64 = 0.02;
+
+/// By how much a swarm is longer whose connections lose three and more of a hundred packets.
+const SWARM_LOSS: f64 = 0.2;
+
+/// By how much the copies of the others delay the one over a narrow link of its own, of what the
+/// shorter of the two bounds is: all begin together, and its connection gives way.
+const NARROW_DELAY: f64 = 0.25;
 
 impl HeardStep {
     /// Whether it can be true of what was sent; anything else is a lie or a mistake.
@@ -130,28 +140,48 @@ impl MeasuredSeat {
         self.ways.contains(&via) || self.ways.is_empty() && via == Via::Tcp
     }
 
+    /// What it heard of the tries at `rate`, with what was sent.
+    fn tries<'a>(
+        &'a self,
+        sent: &'a [SentStep],
+        rate: u64,
+    ) -> impl Iterator<Item = (&'a HeardStep, &'a SentStep)> {
+        let of = |heard: &'a HeardStep| Some((heard, sent.get(usize::from(heard.step))?));
+        self.heard.iter().filter_map(of).filter(move |(_, sent)| sent.rate == rate)
+    }
+
+    /// Whether it kept up with one of the tries at `rate`.
+    pub fn follows_rate(&self, sent: &[SentStep], rate: u64) -> bool {
+        self.tries(sent, rate).any(|(heard, sent)| heard.follows(sent))
+    }
+
+    fn follows_any(&self, sent: &[SentStep]) -> bool {
+        sent.iter().any(|step| self.follows_rate(sent, step.rate))
+    }
+
     /// The rate to the group that it followed, bit/s, the thousandths that it lost of that, and whether
-    /// it could not follow the next step. Nothing of a seat that said what cannot be.
+    /// it could not follow a higher one. Nothing of a seat that said what cannot be.
     fn followed(&self, sent: &[SentStep]) -> Option<(u64, u64, bool)> {
         if self.misses(sent).is_some() {
             return None;
         }
-        let (mut rate, mut came, mut due, mut limit) = (None, 0, 0, None);
-        for (number, step) in sent.iter().enumerate() {
-            let of = |heard: &&HeardStep| usize::from(heard.step) == number;
-            let Some(heard) = self.heard.iter().find(of) else { continue };
-            let all = bit_s(heard.datagrams, heard.span_us);
-            if heard.follows(step) {
-                rate = bit_s(step.datagrams, step.span_us).min(all).or(rate);
-                limit = None;
-                (came, due) = (came + heard.datagrams, due + step.datagrams);
-            } else {
+        let (mut rate, mut came, mut due, mut is_limit) = (None, 0, 0, false);
+        for step in sent.chunk_by(|one, next| one.rate == next.rate).map(|tries| tries[0]) {
+            let tries = || self.tries(sent, step.rate);
+            let followed = tries().filter(|(heard, sent)| heard.follows(sent));
+            if let Some((heard, sent)) = followed.max_by_key(|(heard, _)| heard.datagrams) {
+                let all = bit_s(heard.datagrams, heard.span_us);
+                rate = bit_s(sent.datagrams, sent.span_us).min(all).or(rate);
+                (came, due) = (came + heard.datagrams, due + sent.datagrams);
+            } else if tries().next().is_some() {
                 // Behind a full queue the tail comes at the link's own rate.
-                let tail = bit_s(heard.tail, heard.tail_us).filter(|_| heard.tail >= 8);
-                limit = tail.or(rate).or(all);
+                let tails = tries().filter(|(heard, _)| heard.tail >= 8);
+                let tail = tails.filter_map(|(heard, _)| bit_s(heard.tail, heard.tail_us)).max();
+                let least = tries().filter_map(|(heard, _)| bit_s(heard.datagrams, heard.span_us));
+                rate = tail.map(|tail| tail.min(step.rate)).or(rate).or(least.max());
+                is_limit = true;
             }
         }
-        let (rate, is_limit) = (limit.or(rate), limit.is_some());
         let lost = u64::from(due - came) * 1000 / u64::from(due.max(1));
         rate.map(|rate| (rate, lost, is_limit))
     }
@@ -165,7 +195,7 @@ impl MeasuredSeat {
             }
             Some(total) if total > all => Some("says that it heard what was not sent"),
             Some(0) => Some("heard nothing of the group"),
-            Some(total) if u64::from(total) * 4 < u64::from(all) * 3 => {
+            Some(total) if u64::from(total) * 4 < u64::from(all) * 3 && !self.follows_any(sent) => {
                 Some("heard less than three quarters of what went to the group")
             }
             None if self.heard.is_empty() => Some("did not say in time what it heard"),
@@ -265,9 +295,14 @@ pub fn choose<'a>(
     let up = up.min(limit);
     let seconds = |(share, begin): (f64, f64), bound: f64| bound / share + begin;
     let us = |seconds: f64| Some((seconds * 1e6) as u64);
-    figures.tcp_us = us(seconds(TCP, (clients * bits / up).max(bits / down)));
-    let bound = (bits / up).max(bits / down).max(clients * bits / (up + peers_up));
-    figures.swarm_us = us(seconds(SWARM, bound)).filter(|_| ways.contains(&Via::Swarm));
+    let lost = each().filter_map(|seat| Some(seat.followed(sent)?.1)).max();
+    let loss = lost.unwrap_or(0).min(500) as f64 / 1000.0;
+    let (all, narrow) = (clients * bits / up, bits / down);
+    let delay = if down < up / 2.0 { NARROW_DELAY * all.min(narrow) } else { 0.0 };
+    figures.tcp_us = us(seconds(TCP, all.max(narrow) + delay));
+    let bound = (bits / up).max(narrow).max(clients * bits / (up + peers_up));
+    let longer = 1.0 + SWARM_LOSS * (loss / 0.03).min(1.0);
+    figures.swarm_us = us(seconds(SWARM, bound * longer)).filter(|_| ways.contains(&Via::Swarm));
     if each().all(|seat| seat.is_local) {
         why += "no multicast, no swarm: all clients are on this machine; ";
         (ways, figures.swarm_us) = (vec![Via::Tcp], None);
@@ -282,12 +317,12 @@ pub fn choose<'a>(
             why += &format!("no multicast: seat {id} ({}) {fault}; ", escape(&seat.name));
         } else if let Some(followed) = followed() {
             figures.group_rate = followed.iter().map(|(rate, ..)| *rate).min();
-            figures.group_lost = followed.iter().map(|(_, lost, _)| *lost).max();
+            figures.group_lost = lost;
             // What is sent once goes over the server's link too, which the connections have filled.
             let most = (up * SHORTFALL).min(limit);
             let group = figures.group_rate.map_or(most, |rate| (rate as f64).min(most));
-            let lost = figures.group_lost.unwrap_or(0).min(30) as f64 / 30.0;
-            figures.multicast_us = us(seconds(MULTICAST, bits / group) + REPAIR_S * lost);
+            let repair = if loss > 0.002 { REPAIR_S } else { 0.0 };
+            figures.multicast_us = us(seconds(MULTICAST, bits / group) + repair);
         } else {
             why += "no multicast: its rate could not be measured; ";
         }

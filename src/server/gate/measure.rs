@@ -76,6 +76,9 @@ const UNSENT_MAX: u64 = 16 << 10;
 /// The first step of the train, and the last at most, bit/s.
 const STEPS: (u64, u64) = (4_000_000, 1_000_000_000);
 
+/// How often a rate is tried at most that a seat does not follow.
+const TRIES: usize = 3;
+
 /// How long a step is sent.
 const STEP: Duration = Duration::from_millis(20);
 
@@ -264,33 +267,28 @@ impl Measurement {
     /// Climbs until a seat no longer follows: more would wait in its queue and delay the transfer.
     fn send_train(&self, sockets: &[UdpSocket], group: SocketAddr, rate: Option<Rate>) {
         let most = rate.map_or(STEPS.1, |rate| rate.0.min(STEPS.1));
-        let (mut wanted, mut is_again) = (STEPS.0.min(most), false);
+        let (mut wanted, mut tries) = (STEPS.0.min(most), 0);
         for step in 0..STEPS_MAX {
             let sent = self.send_step(sockets, group, (step, wanted));
-            let heard_by_all = |state: &MeasureState| {
-                let has = |seat: &MeasuredSeat| seat.heard.iter().any(|heard| heard.step == step);
-                state.seats.values().all(has)
-            };
             self.with(|state| state.sent.push(sent));
-            if !self.wait(clock::now().after(ANSWER_LIMIT), heard_by_all) {
-                return;
-            }
-            let follow = |seat: &MeasuredSeat| {
-                let mut heard = seat.heard.iter().filter(|heard| heard.step == step);
-                heard.all(|heard| heard.follows(&sent))
+            let has = |seat: &MeasuredSeat| seat.heard.iter().any(|heard| heard.step == step);
+            self.wait(clock::now().after(ANSWER_LIMIT), |state| state.seats.values().all(has));
+            let all_follow = {
+                let state = lock(&self.state);
+                state.seats.values().all(|seat| seat.follows_rate(&state.sent, wanted))
             };
-            let all_follow = lock(&self.state).seats.values().all(follow);
-            let blocked = sent.span_us > micros(STEP) * 5 / 4;
             let is_late = clock::now() >= self.begun.after(TRAIN_LIMIT);
-            // A busy machine may miss a first step, which is short of datagrams; once more, then.
-            if !all_follow && !is_again && step < 2 && !is_late {
-                is_again = true;
-                continue;
-            }
-            if !all_follow || blocked || is_late || wanted == most {
+            let is_blocked = sent.span_us > micros(STEP) * 5 / 4;
+            tries += 1;
+            if is_late || all_follow && (is_blocked || wanted == most) {
                 return;
             }
-            wanted = (wanted + wanted / 2).min(most);
+            // A busy machine may miss a step that its link takes.
+            if all_follow {
+                (wanted, tries) = ((wanted * 2).min(most), 0);
+            } else if tries == TRIES {
+                return;
+            }
         }
     }
 
@@ -317,10 +315,10 @@ impl Measurement {
             }
             if clock::left(begun.after(STEP * 3)).is_none() {
                 let span_us = micros(clock::now().since(begun));
-                return SentStep { datagrams: number + 1, span_us };
+                return SentStep { rate, datagrams: number + 1, span_us };
             }
         }
-        SentStep { datagrams: of, span_us: micros(clock::now().since(begun)).max(1) }
+        SentStep { rate, datagrams: of, span_us: micros(clock::now().since(begun)).max(1) }
     }
 }
 
