@@ -63,6 +63,17 @@ pub struct SentStep {
     pub span_us: u64,
 }
 
+/// What a seat's system acknowledged of the burst over its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Burst {
+    /// How much.
+    pub bytes: u64,
+    /// From then, microseconds after the measurement began.
+    pub from_us: u64,
+    /// To then, later.
+    pub to_us: u64,
+}
+
 /// One seat as it was measured.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MeasuredSeat {
@@ -72,8 +83,8 @@ pub struct MeasuredSeat {
     pub ways: Vec<Via>,
     /// It is on the server's own machine.
     pub is_local: bool,
-    /// What its system acknowledged of the burst, bit/s.
-    pub down: Option<u64>,
+    /// What came of the burst.
+    pub burst: Option<Burst>,
     /// What it heard of the train.
     pub heard: Vec<HeardStep>,
     /// All datagrams that it heard; `None` of one that did not say it in time.
@@ -100,6 +111,9 @@ const TCP: (f64, f64) = (0.98, 0.02);
 const MULTICAST: (f64, f64) = (0.97, 0.01);
 const SWARM: (f64, f64) = (0.92, 0.04);
 
+/// What each client adds to a swarm's beginning, seconds: its first pieces come by way of others.
+const SWARM_SEAT_S: f64 = 0.015;
+
 /// A burst falls short of what a link takes by so much at most, without loss.
 const SHORTFALL: f64 = 1.15;
 
@@ -125,8 +139,15 @@ impl HeardStep {
 
     /// Whether the seat kept up with this step.
     pub fn follows(&self, sent: &SentStep) -> bool {
-        u64::from(self.datagrams) * 10 + 20 >= u64::from(sent.datagrams) * 8
-            && self.span_us <= sent.span_us + sent.span_us / 4 + 3000
+        !self.is_thin(sent) && !self.is_slow(sent)
+    }
+
+    fn is_thin(&self, sent: &SentStep) -> bool {
+        u64::from(self.datagrams) * 10 + 20 < u64::from(sent.datagrams) * 8
+    }
+
+    fn is_slow(&self, sent: &SentStep) -> bool {
+        self.span_us > sent.span_us + sent.span_us / 4 + 3000
     }
 }
 
@@ -150,17 +171,25 @@ impl MeasuredSeat {
         self.heard.iter().filter_map(of).filter(move |(_, sent)| sent.rate == rate)
     }
 
-    /// Whether it kept up with one of the tries at `rate`.
-    pub fn follows_rate(&self, sent: &[SentStep], rate: u64) -> bool {
-        self.tries(sent, rate).any(|(heard, sent)| heard.follows(sent))
+    /// Whether it kept up with one of the tries at `rate`, as far as it has said.
+    pub fn may_follow(&self, sent: &[SentStep], rate: u64) -> bool {
+        let mut tries = self.tries(sent, rate).peekable();
+        tries.peek().is_none() || tries.any(|(heard, sent)| heard.follows(sent))
     }
 
     fn follows_any(&self, sent: &[SentStep]) -> bool {
-        sent.iter().any(|step| self.follows_rate(sent, step.rate))
+        let of = |heard: &HeardStep| sent.get(usize::from(heard.step)).copied();
+        self.heard.iter().any(|heard| of(heard).is_some_and(|sent| heard.follows(&sent)))
+    }
+
+    /// What came to it of the burst, bit/s.
+    fn down(&self) -> Option<u64> {
+        let burst = self.burst?;
+        burst.bytes.saturating_mul(8_000_000).checked_div(burst.to_us.checked_sub(burst.from_us)?)
     }
 
     /// The rate to the group that it followed, bit/s, the thousandths that it lost of that, and whether
-    /// it could not follow a higher one. Nothing of a seat that said what cannot be.
+    /// more waited in a queue: then that is its link's rate. Nothing of a seat that said what cannot be.
     fn followed(&self, sent: &[SentStep]) -> Option<(u64, u64, bool)> {
         if self.misses(sent).is_some() {
             return None;
@@ -173,13 +202,15 @@ impl MeasuredSeat {
                 let all = bit_s(heard.datagrams, heard.span_us);
                 rate = bit_s(sent.datagrams, sent.span_us).min(all).or(rate);
                 (came, due) = (came + heard.datagrams, due + sent.datagrams);
-            } else if tries().next().is_some() {
+            } else if let Some((last, sent)) = tries().last() {
                 // Behind a full queue the tail comes at the link's own rate.
                 let tails = tries().filter(|(heard, _)| heard.tail >= 8);
                 let tail = tails.filter_map(|(heard, _)| bit_s(heard.tail, heard.tail_us)).max();
-                let least = tries().filter_map(|(heard, _)| bit_s(heard.datagrams, heard.span_us));
-                rate = tail.map(|tail| tail.min(step.rate)).or(rate).or(least.max());
-                is_limit = true;
+                // What takes a share of the datagrams lets some more through after a pause.
+                let thin = bit_s(last.datagrams + 1, sent.span_us.max(last.span_us));
+                let thin = thin.filter(|_| last.is_thin(sent)).min(rate.or(thin));
+                rate = tail.map(|tail| tail.min(step.rate)).or(thin).or(rate);
+                is_limit = tries().any(|(heard, sent)| heard.is_slow(sent));
             }
         }
         let lost = u64::from(due - came) * 1000 / u64::from(due.max(1));
@@ -237,17 +268,33 @@ pub fn without_measuring<'a>(
     Some((ways.first().copied().unwrap_or(Via::Tcp), AutoChoice { why, ..AutoChoice::default() }))
 }
 
+/// What came to all seats together, bit/s, until the burst of half of them was over: those that end
+/// early would each seem to have had a share of their own.
+fn uplink<'a>(seats: impl Iterator<Item = &'a MeasuredSeat>) -> Option<f64> {
+    let bursts: Vec<_> = seats.filter_map(|seat| seat.burst).collect();
+    let mut ends: Vec<_> = bursts.iter().map(|burst| burst.to_us).collect();
+    ends.sort_unstable();
+    let (from, to) = (bursts.iter().map(|burst| burst.from_us).min()?, *ends.get(ends.len() / 2)?);
+    let in_time = |burst: &Burst| {
+        let (all, part) =
+            (burst.to_us.checked_sub(burst.from_us)?, to.saturating_sub(burst.from_us));
+        Some(burst.bytes as f64 * (part as f64 / all.max(1) as f64).min(1.0))
+    };
+    let bytes: f64 = bursts.iter().filter_map(in_time).sum();
+    (to > from).then(|| bytes * 8e6 / (to - from) as f64)
+}
+
 /// What the burst and the train say, bit/s: the server's uplink, the least downlink, and all uplinks of
 /// the clients together, each taken to be as wide as its downlink.
 fn links<'a>(
     seats: impl Iterator<Item = &'a MeasuredSeat> + Clone,
     sent: &[SentStep],
 ) -> Option<(f64, f64, f64)> {
-    let mut shares: Vec<f64> = seats.clone().filter_map(|seat| Some(seat.down? as f64)).collect();
+    let mut shares: Vec<f64> = seats.clone().filter_map(|seat| Some(seat.down()? as f64)).collect();
     shares.sort_by(f64::total_cmp);
-    let (median, up) = (*shares.get(shares.len() / 2)?, shares.iter().sum::<f64>());
+    let (median, up) = (*shares.get(shares.len() / 2)?, uplink(seats.clone())?);
     let downs = seats.map(|seat| {
-        let share = seat.down.map_or(up, |down| down as f64);
+        let share = seat.down().map_or(up, |down| down as f64);
         match seat.followed(sent) {
             // Its link was too slow for the train, or it was not; a group that is slower than its share
             // of the burst says nothing of its link.
@@ -302,7 +349,8 @@ pub fn choose<'a>(
     figures.tcp_us = us(seconds(TCP, all.max(narrow) + delay));
     let bound = (bits / up).max(narrow).max(clients * bits / (up + peers_up));
     let longer = 1.0 + SWARM_LOSS * (loss / 0.03).min(1.0);
-    figures.swarm_us = us(seconds(SWARM, bound * longer)).filter(|_| ways.contains(&Via::Swarm));
+    let swarm = seconds(SWARM, bound * longer) + SWARM_SEAT_S * clients;
+    figures.swarm_us = us(swarm).filter(|_| ways.contains(&Via::Swarm));
     if each().all(|seat| seat.is_local) {
         why += "no multicast, no swarm: all clients are on this machine; ";
         (ways, figures.swarm_us) = (vec![Via::Tcp], None);

@@ -35,7 +35,7 @@ fn seat(down: u64, heard: Vec<HeardStep>) -> MeasuredSeat {
         name: "pc".to_owned(),
         ways: AUTO_WAYS.to_vec(),
         is_local: false,
-        down: Some(down),
+        burst: Some(Burst { bytes: down / 8, from_us: 0, to_us: 1_000_000 }),
         heard,
         total: Some(total),
     }
@@ -193,7 +193,7 @@ fn clients_on_this_machine_are_sent_to_by_tcp() {
 
 #[test]
 fn thousand_seats_without_figures_are_sent_to_by_tcp() {
-    let mute = MeasuredSeat { down: None, ..seat(1, vec![]) };
+    let mute = MeasuredSeat { burst: None, ..seat(1, vec![]) };
     let (via, choice) = chosen(FILE, None, &[], &vec![mute; 1000]);
     assert_eq!((via, choice.figures), (Via::Tcp, AutoFigures::default()));
     assert!(choice.why.ends_with("does not tell what the connections delivered"));
