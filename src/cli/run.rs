@@ -26,7 +26,11 @@ use crate::{
         verdict::Verdict,
     },
     serve::ServerBuilder,
-    server::{catalog::Catalog, config::ServerConfig, sample},
+    server::{
+        catalog::Catalog,
+        config::{AutoMode, ServerConfig},
+        sample,
+    },
     session::Via,
     text::{FileName, ShownPath, choice, escape_path},
     transfer::Record,
@@ -191,7 +195,7 @@ fn run_session(
         config: args.sending.server_config(ServerConfig {
             clients: Some(clients),
             via: args.via.way(),
-            auto: args.via == ViaChoice::Auto,
+            auto: if args.via == ViaChoice::Auto { AutoMode::Always } else { AutoMode::Asked },
             one_off: true,
             max_wait: Duration::from_secs(120),
             ..ServerConfig::default()

@@ -21,8 +21,8 @@ pub struct ServerConfig {
     pub file: Option<FileName>,
     /// The way; `None` leaves it to the clients, and is TCP when they do not care either.
     pub via: Option<Via>,
-    /// Each session goes the way that is measured to be the fastest; with it `via` is `None`.
-    pub auto: bool,
+    /// Which sessions go the way that is measured to be the fastest.
+    pub auto: AutoMode,
     /// How long a muster may last, from its first seat.
     pub max_wait: Duration,
     /// How many ready clients are enough at its end; `None` is all of them.
@@ -45,6 +45,18 @@ pub struct ServerConfig {
     pub open: Vec<Greeting>,
 }
 
+/// Which sessions go the way that is measured to be the fastest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AutoMode {
+    /// Those whose first client asks for it.
+    Asked,
+    /// Those too for which neither side names a way, where the first client is gatecast's own and on
+    /// another machine.
+    Unsaid,
+    /// All; `via` is `None` then.
+    Always,
+}
+
 impl ServerConfig {
     /// Whether these clients are turned away, since they cannot prove the key.
     pub fn closes(&self, clients: Greeting) -> bool {
@@ -59,7 +71,7 @@ impl Default for ServerConfig {
             roster: None,
             file: None,
             via: None,
-            auto: false,
+            auto: AutoMode::Asked,
             max_wait: Duration::from_secs(60),
             quorum: None,
             rate: None,

@@ -20,8 +20,8 @@ use crate::{
     server::{
         admission::Admission,
         catalog,
-        catalog::{Catalog, Source, TREE_OPEN_MAX},
-        config::ServerConfig,
+        catalog::{Catalog, TREE_OPEN_MAX},
+        config::{AutoMode, ServerConfig},
         gate::{
             AutoSetup, ClientKind, Gate, GateView, MusterConfig, PendingClient, SEAT_WAIT, Seat,
             SessionInfo,
@@ -32,7 +32,7 @@ use crate::{
     },
     session::{FileInfo, SessionId, Via},
     text::{FileName, choice, escape},
-    transfer::auto::AUTO_WAYS,
+    transfer::auto::is_of_auto,
 };
 
 /// What a client asks for; what it leaves open the server decides.
@@ -76,11 +76,6 @@ struct LobbyState {
 
 /// What a client can do that asked for another way.
 const WITHOUT: &str = "; without --via the client takes that way";
-
-/// Whether the server may choose it, or it goes over the same connection as one of these.
-fn is_of_auto(via: Via) -> bool {
-    AUTO_WAYS.contains(&via) || via == Via::Http
-}
 
 impl LobbyState {
     /// The open muster of `file` that has a seat left.
@@ -151,8 +146,11 @@ impl Lobby {
                     continue;
                 }
             }
-            let is_auto = self.settings.auto || wish.auto && via.is_none();
-            let via = via.filter(|_| !self.settings.auto);
+            let (is_auto, via) = match self.settings.auto {
+                AutoMode::Always => (true, None),
+                AutoMode::Unsaid if via.is_none() && client.may_be_measured() => (true, None),
+                AutoMode::Asked | AutoMode::Unsaid => (wish.auto && via.is_none(), via),
+            };
             self.begin(&file, clients, (via.unwrap_or(Via::Tcp), is_auto), &client)?;
         }
     }
@@ -176,7 +174,7 @@ impl Lobby {
             (Some(ours), Some(theirs)) if ours != theirs => {
                 return refuse(format!("this server sends via {ours}, not via {theirs}{WITHOUT}"));
             }
-            (_, Some(theirs)) if self.settings.auto && !is_of_auto(theirs) => {
+            (_, Some(theirs)) if self.settings.auto == AutoMode::Always && !is_of_auto(theirs) => {
                 return refuse(format!(
                     "this server chooses among its ways, not via {theirs}{WITHOUT}"
                 ));
@@ -290,7 +288,8 @@ impl Lobby {
         let transport = self.transport(via);
         let send_session = transport.prepare(&source, clients, self.settings.rate)?;
         send_session.prepare_connection(&client.stream)?;
-        let auto = is_auto.then(|| self.auto_setup(&source, clients));
+        let auto =
+            is_auto.then(|| AutoSetup::new(&self.transports, &source, clients, self.settings.rate));
         let session = SessionInfo {
             id: SessionId(clock::random()),
             via,
@@ -333,23 +332,6 @@ impl Lobby {
         state.gates.push(gate);
         state.begun += 1;
         Ok(())
-    }
-
-    /// The ways from which a session of the fastest one may choose; one that cannot be prepared is not
-    /// among them.
-    fn auto_setup(&self, source: &Arc<Source>, clients: u16) -> AutoSetup {
-        let is_other = |via: Via| AUTO_WAYS.contains(&via) && via != Via::Tcp;
-        let others = || self.transports.iter().filter(|transport| is_other(transport.via()));
-        let prepared = others().filter_map(|transport| {
-            let session = transport.prepare(source, clients, self.settings.rate);
-            let failed = |error: &_| log::warn!("not via {}: {error}", transport.via());
-            Some((transport.via(), session.inspect_err(failed).ok()?))
-        });
-        AutoSetup {
-            ways: Mutex::new(prepared.collect()),
-            group: others().find_map(|transport| transport.group_route()),
-            rate: self.settings.rate,
-        }
     }
 
     /// The transport for `via`, which [`Lobby::resolve`] has found to be there.
@@ -468,7 +450,7 @@ mod tests {
 
         fn prepare(
             &self,
-            _: &Arc<Source>,
+            _: &Arc<catalog::Source>,
             _: u16,
             _: Option<crate::units::Rate>,
         ) -> Result<Box<dyn SendSession>> {

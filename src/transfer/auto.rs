@@ -94,6 +94,11 @@ pub struct MeasuredSeat {
 /// The ways of which one is chosen, in the order in which equals are.
 pub const AUTO_WAYS: [Via; 3] = [Via::Tcp, Via::Multicast, Via::Swarm];
 
+/// Whether the server may choose it, or it goes over the same connection as one of these.
+pub fn is_of_auto(via: Via) -> bool {
+    AUTO_WAYS.contains(&via) || via == Via::Http
+}
+
 /// The payload of a datagram of the train.
 pub const TRAIN_DATAGRAM: usize = 1472;
 
@@ -109,10 +114,10 @@ const OWN_LIMIT: f64 = 0.35;
 /// What the ways reach of their bound, and what they need to begin, seconds: from sessions on stars.
 const TCP: (f64, f64) = (0.98, 0.02);
 const MULTICAST: (f64, f64) = (0.97, 0.01);
-const SWARM: (f64, f64) = (0.92, 0.04);
+const SWARM: (f64, f64) = (0.92, 0.0);
 
 /// What each client adds to a swarm's beginning, seconds: its first pieces come by way of others.
-const SWARM_SEAT_S: f64 = 0.015;
+const SWARM_SEAT_S: f64 = 0.02;
 
 /// A burst falls short of what a link takes by so much at most, without loss.
 const SHORTFALL: f64 = 1.15;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use gatecast::internals::{
     proto::native::FromClient,
-    server::config::ServerConfig,
+    server::config::{AutoMode, ServerConfig},
     session::Via,
     transfer::Record,
     transport::{tcp, udp},
@@ -22,7 +22,7 @@ const BYTES: u64 = 5_000_000;
 
 fn server(set: impl FnOnce(&mut ServerConfig)) -> Server {
     let settings = |settings: &mut ServerConfig| {
-        settings.auto = true;
+        settings.auto = AutoMode::Always;
         settings.clients = Some(2);
         set(settings);
     };

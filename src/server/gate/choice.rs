@@ -11,17 +11,21 @@ use crate::{
     error::Result,
     net::{
         clock, lock,
-        primitives::{MutexGuard, TcpStream},
+        primitives::{Mutex, MutexGuard, TcpStream},
     },
-    server::gate::{
-        Gate,
-        measure::Measurement,
-        pending::MusterEnd,
-        state::{AutoSetup, GateState, SeatCall, SeatPhase},
+    server::{
+        catalog::Source,
+        gate::{
+            Gate,
+            measure::Measurement,
+            pending::{ClientKind, MusterEnd, PendingClient},
+            state::{AutoSetup, GateState, SeatCall, SeatPhase},
+        },
+        transport::Transport,
     },
     session::{SeatId, Via},
-    transfer::auto::{self, AutoChoice, MeasuredSeat},
-    units::micros,
+    transfer::auto::{self, AUTO_WAYS, AutoChoice, MeasuredSeat},
+    units::{Rate, micros},
 };
 
 /// How long the seats may take to get ready for the chosen way before the gate may open without one,
@@ -30,6 +34,42 @@ const SETTLE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Most addresses of this host from which the train is sent.
 const OUTLETS_MAX: usize = 8;
+
+impl AutoSetup {
+    /// What a session of `source` may choose from; a way that cannot be prepared is not among it.
+    pub fn new(
+        transports: &[Box<dyn Transport>],
+        source: &Arc<Source>,
+        clients: u16,
+        rate: Option<Rate>,
+    ) -> Self {
+        let is_other = |via: Via| AUTO_WAYS.contains(&via) && via != Via::Tcp;
+        let others = || transports.iter().filter(|transport| is_other(transport.via()));
+        let prepared = others().filter_map(|transport| {
+            let session = transport.prepare(source, clients, rate);
+            let failed = |error: &_| log::warn!("not via {}: {error}", transport.via());
+            Some((transport.via(), session.inspect_err(failed).ok()?))
+        });
+        Self {
+            ways: Mutex::new(prepared.collect()),
+            group: others().find_map(|transport| transport.group_route()),
+            rate,
+        }
+    }
+}
+
+impl PendingClient {
+    /// Whether its session may be measured though nobody asked for it.
+    pub fn may_be_measured(&self) -> bool {
+        self.kind == ClientKind::Native && !self.is_local()
+    }
+
+    /// Whether it is on this machine, as far as its address says.
+    fn is_local(&self) -> bool {
+        let here = self.stream.local_addr();
+        here.is_ok_and(|here| here.ip().to_canonical() == self.peer.ip().to_canonical())
+    }
+}
 
 impl Gate {
     /// Whether the way is still to be chosen.
@@ -103,7 +143,7 @@ impl GateState {
             let measured = MeasuredSeat {
                 name: seat.client.name.clone(),
                 ways: seat.client.ways.clone(),
-                is_local: here.is_ok_and(|here| here == seat.client.peer.ip().to_canonical()),
+                is_local: seat.client.is_local(),
                 ..MeasuredSeat::default()
             };
             (id, measured)

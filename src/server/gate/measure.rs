@@ -62,7 +62,10 @@ pub(super) struct Findings {
 pub const MEASURE_LIMIT: Duration = Duration::from_secs(1);
 
 /// When the train is over at the latest: the last words need some time.
-const TRAIN_LIMIT: Duration = Duration::from_millis(850);
+const TRAIN_LIMIT: Duration = Duration::from_millis(780);
+
+/// When no more answers are waited for.
+const ANSWERS_END: Duration = Duration::from_millis(900);
 
 /// How long the bursts take; the second half of it counts.
 const BURST: Duration = Duration::from_millis(240);
@@ -287,10 +290,13 @@ impl Measurement {
             if is_late || all_follow && (is_blocked || wanted == most) {
                 return;
             }
-            // A busy machine may miss a step that its link takes.
+            let is_deaf = |seat: &MeasuredSeat| seat.heard.is_empty();
+            let heard = !lock(&self.state).seats.values().any(is_deaf);
+            // A busy machine may miss a step that its link takes; not where its own link is full, or
+            // a seat hears nothing.
             if all_follow {
                 (wanted, tries) = ((wanted * 2).min(most), 0);
-            } else if tries == TRIES {
+            } else if tries == TRIES || tries > 1 && (is_blocked || !heard) {
                 return;
             }
         }
@@ -299,7 +305,7 @@ impl Measurement {
     /// Waits for what the seats heard of `step`. One answer of four may come late, as TCP sends again
     /// what was lost, where that of the step before is there.
     fn wait_for_answers(&self, step: u16) {
-        let until = clock::now().after(ANSWER_LIMIT);
+        let until = clock::now().after(ANSWER_LIMIT).min(self.begun.after(ANSWERS_END));
         let has = |seat: &MeasuredSeat, step| seat.heard.iter().any(|heard| heard.step == step);
         let all = |state: &MeasureState| state.seats.values().all(|seat| has(seat, step));
         if self.wait(clock::now().after(ANSWER_GRACE), all) {

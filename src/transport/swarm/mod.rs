@@ -20,7 +20,7 @@ use crate::{
     client::{ClientReport, FetchConfig, FetchRun},
     error::Result,
     proto::greeting::Greeting,
-    server::builder::ServerCoreBuilder,
+    server::{builder::ServerCoreBuilder, config::AutoMode},
     session::Via,
     transport::swarm::{
         receive::SwarmReceiveTransport,
@@ -57,7 +57,7 @@ pub fn serve(
 ) -> (ServerCoreBuilder, Arc<Torrents>) {
     config.seats_only |= host.settings().closes(Greeting::Swarm);
     let torrents = Torrents::new(config, host.downloads());
-    if host.settings().via == Some(Via::Swarm) || host.settings().auto {
+    if host.settings().via == Some(Via::Swarm) || host.settings().auto == AutoMode::Always {
         torrents.prepare(host.catalog());
     }
     let serving = Arc::clone(&torrents);
