@@ -144,9 +144,9 @@ fn each_cause_on_the_way_has_its_sentence() {
     assert!(second(&full).0.starts_with("limited by the link to it: 1.3 Mbit/s"), "{full:?}");
     let much = with(|t| {
         take(t, 6);
-        t.evidence.segments_again = Some(700);
+        t.evidence.segments_again = Some(1_400);
     });
-    assert_eq!(second(&much).0, "10 % of segments retransmitted");
+    assert_eq!(second(&much).0, "20 % of segments retransmitted");
     let link = with(|t| take(t, 6));
     let wanted = "limited by the link to it: 1.3 Mbit/s, and the fastest client had 4.0";
     assert_eq!(
