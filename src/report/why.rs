@@ -73,8 +73,7 @@ const CPU_WAIT_CLEAR: f64 = 0.8;
 /// Less loss than this slows no seat down: congestion control causes as much on links without a fault.
 const LOSS_MIN: f64 = 0.01;
 
-/// More loss than this does not come from congestion control: the flows of a swarm that share a narrow
-/// link lose up to 0.15 in its queue (measured on stars).
+/// More loss than this is not congestion control's: a swarm's flows lose 0.15 in a narrow link's queue.
 const LOSS_SURE: f64 = 0.2;
 
 /// A round trip that is longer than the least one by this has waited in a queue: the link was full.
@@ -227,12 +226,7 @@ impl<'a> SeatTime<'a> {
             Via::Udp | Via::Multicast => {
                 self.uplink(session).or_else(|| self.datagrams(&self.others(session)))
             }
-            Via::Swarm => {
-                // A full link of either end keeps the connection waiting as well.
-                let ends = [self.evidence.server_link_us, self.evidence.client_link_us];
-                let free = ends.iter().all(|full| self.share(*full) < CLEAR / 2.0);
-                self.swarm(session).or_else(|| self.connection(session).filter(|_| free))
-            }
+            Via::Swarm => self.swarm(session).or_else(|| self.connection(session)),
             Via::Chain | Via::Raw => None,
         };
         let mut cause = self.local().or_else(way)?;
@@ -287,7 +281,10 @@ impl<'a> SeatTime<'a> {
         // A client that did something else kept the connection waiting; one that says nothing is
         // taken for one that waited.
         let waited = read_us.is_none() || self.share(read_us) >= CLEAR;
-        let open = busy_us.filter(|_| waited)?.checked_sub(limited)?;
+        // A full link of either end keeps it waiting too.
+        let links = [self.evidence.server_link_us, self.evidence.client_link_us];
+        let free = links.iter().all(|full| self.share(*full) < CLEAR / 2.0);
+        let open = busy_us.filter(|_| waited && free)?.checked_sub(limited)?;
         let window = "limited by its receive window: it was full";
         let buffer = "limited by the server's send buffer: it was full";
         let ends = self.clear(&[
@@ -350,10 +347,12 @@ impl<'a> SeatTime<'a> {
         #[allow(clippy::cast_precision_loss, reason = "exact to 2^53 bytes")]
         let copies = sent as f64 / file.bytes.max(1) as f64;
         let link = |s: SeatTime<'_>| Some(s.share(Some(s.evidence.client_link_us?)) >= CLEAR);
-        let seats = transfers.iter().filter_map(SeatTime::of);
-        let links: Option<Vec<bool>> = seats.map(link).collect();
-        match links {
-            Some(full) if copies >= COPIES_MANY && full.iter().all(|full| *full) => {
+        // Who was done first waited for nobody.
+        let first = session.fastest.transfer.seat;
+        let others = transfers.iter().filter(|t| t.seat != first).filter_map(SeatTime::of);
+        let links: Option<Vec<bool>> = others.map(link).collect();
+        match links.as_deref() {
+            Some(full @ [_, ..]) if copies >= COPIES_MANY && full.iter().all(|full| *full) => {
                 let share = self.share(self.evidence.client_link_us);
                 let what = "waits for the clients' uplinks: they were full, and the server sent";
                 let sentence = format!("{what} {copies:.1} copies");
@@ -419,8 +418,8 @@ impl<'a> SeatTime<'a> {
         let next = others.iter().map(|other| repair(&other.evidence)).max();
         let longer = repair(&self.evidence).saturating_sub(next.unwrap_or(u64::MAX));
         let cuts = self.evidence.rate_cuts.filter(|cuts| *cuts > 0);
-        let mut held =
-            cuts.map_or_else(String::new, |cuts| format!("; cuts of the rate for it: {cuts}"));
+        let say = |cuts| format!("; cuts of the rate for it: {cuts}");
+        let mut held = cuts.map_or_else(String::new, say);
         if longer >= REPAIR_MIN_US {
             let seconds = Duration::from_micros(longer).as_secs_f64();
             let _ = write!(held, "; repaired {seconds:.1} s longer than the others");

@@ -351,7 +351,8 @@ fn swarm_names_whose_links_were_full_or_nobody() {
         (2.7, free, [Some(full); 3], peers),
         // The peers could have sent more, and did not.
         (2.7, full, [Some(free); 3], server),
-        (2.7, full, [Some(free), Some(full), Some(full)], ""),
+        (2.7, full, [Some(free), Some(full), Some(full)], peers),
+        (2.7, full, [Some(full), Some(free), Some(full)], ""),
         (2.7, full, [Some(full), None, Some(full)], ""),
         // A server without a CPU, and one that nobody looked at.
         (2.7, free, [Some(free); 3], ""),
@@ -367,4 +368,25 @@ fn swarm_names_whose_links_were_full_or_nobody() {
     assert!(explained.advice.is_some_and(|advice| advice.contains("--via multicast")));
     let text = lines(&swarm(2.7, full, [Some(full); 3]), 9);
     assert!(text.starts_with("why slow, seat 1-3  waits for the clients'"), "{text}");
+}
+
+#[test]
+fn narrow_link_in_a_swarm_is_named_while_both_ends_are_free() {
+    // As measured: its queue loses a lot, and the others pass pieces on.
+    let (full, free) = (Some(SECOND), Some(SECOND / 2));
+    let mut record = swarm(1.3, 0, [full, free, full]);
+    take(&mut record.transfers[1], 5);
+    let own = &mut record.transfers[1].evidence;
+    (own.segments_again, own.rtt_us) = (Some(1_000), Some(45_000));
+    assert!(second(&record).0.starts_with("limited by the link to it"), "{record:?}");
+    record.transfers[1].evidence.segments_again = Some(2_100);
+    assert_eq!(second(&record).0, "30 % of segments retransmitted");
+    for change in [
+        |e: &mut Evidence| e.client_link_us = Some(2 * SECOND),
+        |e: &mut Evidence| e.server_link_us = Some(2 * SECOND),
+    ] {
+        let mut record = record.clone();
+        change(&mut record.transfers[1].evidence);
+        assert_eq!(second(&record).0, "");
+    }
 }
