@@ -66,8 +66,8 @@ const STANDS_OUT: f64 = 1.5;
 /// What took at least so much of a seat's time is its reason: nothing else can have taken more.
 const CLEAR: f64 = 0.5;
 
-/// So much of its time a thread must wait for a CPU before that is its reason: one that mostly waits
-/// for data loses little by it (on a machine with twelve programs for each CPU it waits 0.6).
+/// So much of its time a thread must wait for a CPU, and be slower than another, before that is its
+/// reason: one that mostly waits for data loses little by it (on a busy machine it waits up to 0.9).
 const CPU_WAIT_CLEAR: f64 = 0.8;
 
 /// Less loss than this slows no seat down: congestion control causes as much on links without a fault.
@@ -229,7 +229,7 @@ impl<'a> SeatTime<'a> {
             Via::Swarm => self.swarm(session).or_else(|| self.connection(session)),
             Via::Chain | Via::Raw => None,
         };
-        let mut cause = self.local().or_else(way)?;
+        let mut cause = self.local(session).or_else(way)?;
         if via == Via::Multicast && !SHARED.contains(&cause.kind) {
             cause.sentence += &self.held_up(&self.others(session));
         }
@@ -257,10 +257,11 @@ impl<'a> SeatTime<'a> {
     }
 
     /// What the ends of its connection did themselves.
-    fn local(&self) -> Option<Cause> {
+    fn local(&self, session: &ComparedSession<'_>) -> Option<Cause> {
         use CauseKind::{Cpu, Disk, Rate};
         let e = &self.evidence;
-        let starved = e.cpu_wait_us.filter(|_| self.share(e.cpu_wait_us) >= CPU_WAIT_CLEAR);
+        let starves = !session.alike && self.share(e.cpu_wait_us) >= CPU_WAIT_CLEAR;
+        let starved = e.cpu_wait_us.filter(|_| starves);
         // What of the hashing was neither the CPU's work nor its absence was waiting for the disk.
         let cpu = e.cpu_us.map(|busy| busy.saturating_add(e.cpu_wait_us.unwrap_or(0)));
         let back = e.hash_us.zip(cpu).map(|(hash, cpu)| hash.saturating_sub(cpu));

@@ -313,8 +313,9 @@ fn small_buffer_of_one_host_of_a_group_is_named() {
     // their time, as over a long way: a small buffer is no limit on a short one.
     let client = "strace -f -qq -o /dev/null -e trace=setsockopt \
                   -e inject=setsockopt:retval=0:when=6..9+3";
-    let star = &["--host", "0=400mbit", "--host", "2=300kbit/100mbit"];
-    let sick = Sick { via: "multicast", star, ..HEALTHY };
+    let star = ["0=1gbit", "1=200mbit", "2=300kbit/200mbit", "3=200mbit"];
+    let star: Vec<&str> = star.iter().flat_map(|host| ["--host", host]).collect();
+    let sick = Sick { via: "multicast", star: &star, size: 30, ..HEALTHY };
     only_second_is(CauseKind::Window, &Sick { client: (client, ""), ..sick });
     nobody_is_slow(&sick);
 }
