@@ -91,7 +91,7 @@ const QUEUE_STANDS_OUT: (u64, u64) = (2, 5_000);
 
 /// Of a client's buffer, which its system counts twice as full as it is, a queue on the way takes most
 /// if it holds one part in so many.
-const QUEUE_PART: u64 = 4;
+const QUEUE_PART: u64 = 3;
 
 /// What a client's repair took longer than the others' is worth naming from this on.
 const REPAIR_MIN_US: u64 = 100_000;
