@@ -379,7 +379,9 @@ fn with_little_cpu(run: impl FnOnce(&str)) {
     let (true, Some(_turn)) = (have("a cgroup of cpu", there), turn_with_stars("star")) else {
         return;
     };
-    let group = groups.join(format!("gatecast-{}", std::process::id()));
+    // Tests of one process run beside each other.
+    let test = std::thread::current().name().unwrap_or("main").to_owned();
+    let group = groups.join(format!("gatecast-{}-{test}", std::process::id()));
     fs::create_dir(&group).expect("root");
     fs::write(group.join("cpu.cfs_period_us"), "1000000").expect("a second");
     fs::write(group.join("cpu.cfs_quota_us"), "8000").expect("8 milliseconds of it");
