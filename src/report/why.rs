@@ -66,15 +66,15 @@ const STANDS_OUT: f64 = 1.5;
 /// What took at least so much of a seat's time is its reason: nothing else can have taken more.
 const CLEAR: f64 = 0.5;
 
-/// So much of its time a thread must wait for a CPU before that is its reason: one that mostly waits
-/// for data loses little by it (on a machine with twelve programs for each CPU it waits 0.6).
+/// So much of its time a thread must wait for a CPU, and be slower than another, before that is its
+/// reason: one that mostly waits for data loses little by it (on a busy machine it waits up to 0.9).
 const CPU_WAIT_CLEAR: f64 = 0.8;
 
 /// Less loss than this slows no seat down: congestion control causes as much on links without a fault.
 const LOSS_MIN: f64 = 0.01;
 
-/// More loss than this does not come from congestion control.
-const LOSS_SURE: f64 = 0.05;
+/// More loss than this is not congestion control's: a swarm's flows lose 0.15 in a narrow link's queue.
+const LOSS_SURE: f64 = 0.2;
 
 /// A round trip that is longer than the least one by this has waited in a queue: the link was full.
 const QUEUE_DELAY_US: u64 = 2_000;
@@ -91,7 +91,7 @@ const QUEUE_STANDS_OUT: (u64, u64) = (2, 5_000);
 
 /// Of a client's buffer, which its system counts twice as full as it is, a queue on the way takes most
 /// if it holds one part in so many.
-const QUEUE_PART: u64 = 4;
+const QUEUE_PART: u64 = 3;
 
 /// What a client's repair took longer than the others' is worth naming from this on.
 const REPAIR_MIN_US: u64 = 100_000;
@@ -226,16 +226,10 @@ impl<'a> SeatTime<'a> {
             Via::Udp | Via::Multicast => {
                 self.uplink(session).or_else(|| self.datagrams(&self.others(session)))
             }
-            Via::Swarm => {
-                // Who waits for peers whose links are full has no slow link for that.
-                let seats = session.record.transfers.iter().filter_map(SeatTime::of);
-                let full = seats.map(|seat| seat.share(seat.evidence.client_link_us));
-                let free = full.fold(0.0, f64::max) < CLEAR / 2.0;
-                self.swarm(session).or_else(|| self.connection(session).filter(|_| free))
-            }
+            Via::Swarm => self.swarm(session).or_else(|| self.connection(session)),
             Via::Chain | Via::Raw => None,
         };
-        let mut cause = self.local().or_else(way)?;
+        let mut cause = self.local(session).or_else(way)?;
         if via == Via::Multicast && !SHARED.contains(&cause.kind) {
             cause.sentence += &self.held_up(&self.others(session));
         }
@@ -263,10 +257,11 @@ impl<'a> SeatTime<'a> {
     }
 
     /// What the ends of its connection did themselves.
-    fn local(&self) -> Option<Cause> {
+    fn local(&self, session: &ComparedSession<'_>) -> Option<Cause> {
         use CauseKind::{Cpu, Disk, Rate};
         let e = &self.evidence;
-        let starved = e.cpu_wait_us.filter(|_| self.share(e.cpu_wait_us) >= CPU_WAIT_CLEAR);
+        let starves = !session.alike && self.share(e.cpu_wait_us) >= CPU_WAIT_CLEAR;
+        let starved = e.cpu_wait_us.filter(|_| starves);
         // What of the hashing was neither the CPU's work nor its absence was waiting for the disk.
         let cpu = e.cpu_us.map(|busy| busy.saturating_add(e.cpu_wait_us.unwrap_or(0)));
         let back = e.hash_us.zip(cpu).map(|(hash, cpu)| hash.saturating_sub(cpu));
@@ -287,7 +282,10 @@ impl<'a> SeatTime<'a> {
         // A client that did something else kept the connection waiting; one that says nothing is
         // taken for one that waited.
         let waited = read_us.is_none() || self.share(read_us) >= CLEAR;
-        let open = busy_us.filter(|_| waited)?.checked_sub(limited)?;
+        // A full link of either end keeps it waiting too.
+        let links = [self.evidence.server_link_us, self.evidence.client_link_us];
+        let free = links.iter().all(|full| self.share(*full) < CLEAR / 2.0);
+        let open = busy_us.filter(|_| waited && free)?.checked_sub(limited)?;
         let window = "limited by its receive window: it was full";
         let buffer = "limited by the server's send buffer: it was full";
         let ends = self.clear(&[
@@ -350,10 +348,12 @@ impl<'a> SeatTime<'a> {
         #[allow(clippy::cast_precision_loss, reason = "exact to 2^53 bytes")]
         let copies = sent as f64 / file.bytes.max(1) as f64;
         let link = |s: SeatTime<'_>| Some(s.share(Some(s.evidence.client_link_us?)) >= CLEAR);
-        let seats = transfers.iter().filter_map(SeatTime::of);
-        let links: Option<Vec<bool>> = seats.map(link).collect();
-        match links {
-            Some(full) if copies >= COPIES_MANY && full.iter().all(|full| *full) => {
+        // Who was done first waited for nobody.
+        let first = session.fastest.transfer.seat;
+        let others = transfers.iter().filter(|t| t.seat != first).filter_map(SeatTime::of);
+        let links: Option<Vec<bool>> = others.map(link).collect();
+        match links.as_deref() {
+            Some(full @ [_, ..]) if copies >= COPIES_MANY && full.iter().all(|full| *full) => {
                 let share = self.share(self.evidence.client_link_us);
                 let what = "waits for the clients' uplinks: they were full, and the server sent";
                 let sentence = format!("{what} {copies:.1} copies");
@@ -419,8 +419,8 @@ impl<'a> SeatTime<'a> {
         let next = others.iter().map(|other| repair(&other.evidence)).max();
         let longer = repair(&self.evidence).saturating_sub(next.unwrap_or(u64::MAX));
         let cuts = self.evidence.rate_cuts.filter(|cuts| *cuts > 0);
-        let mut held =
-            cuts.map_or_else(String::new, |cuts| format!("; cuts of the rate for it: {cuts}"));
+        let say = |cuts| format!("; cuts of the rate for it: {cuts}");
+        let mut held = cuts.map_or_else(String::new, say);
         if longer >= REPAIR_MIN_US {
             let seconds = Duration::from_micros(longer).as_secs_f64();
             let _ = write!(held, "; repaired {seconds:.1} s longer than the others");

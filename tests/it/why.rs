@@ -59,13 +59,15 @@ fn session(sick: &Sick<'_>) -> (Record, String) {
     session_of(sick, &[Host::default(), Host { prepare, client }, Host::default()])
 }
 
-/// Runs one session with these clients, and returns its record and what the server printed.
+/// Runs one session with these clients, and returns its record and what the server printed. TCP that
+/// loses a third may stand still for longer than the usual limit.
 fn session_of(sick: &Sick<'_>, hosts: &[Host<'_>]) -> (Record, String) {
     let folder = tempfile::tempdir().expect("a folder");
     let at = folder.path().display();
     sample::make(&folder.path().join("f.bin"), sick.size * 1_000_000).expect("room");
     let mut script = format!(
-        "cd {at}\n{GATECAST} star exec 0 -- {GATECAST} serve f.bin --clients {} --one-off --via {} \
+        "cd {at}\n{GATECAST} star exec 0 -- {GATECAST} serve f.bin --clients {} --one-off \
+         --stall-limit 120s --via {} \
          {} >server.txt 2>&1 &\nserver=$!\n",
         hosts.len(),
         sick.via,
@@ -78,6 +80,7 @@ fn session_of(sick: &Sick<'_>, hosts: &[Host<'_>]) -> (Record, String) {
         let _ = writeln!(
             script,
             "{GATECAST} star exec {host} -- {before} {GATECAST} fetch 10.77.0.1 --retry 60s \
+             --stall-limit 120s \
              --name host-{host} --out out-{host} {after} >client-{host}.txt 2>&1 &"
         );
     }
@@ -95,6 +98,7 @@ fn session_of(sick: &Sick<'_>, hosts: &[Host<'_>]) -> (Record, String) {
     assert_eq!(records.len(), 1, "{said}");
     let record = records.remove(0);
     assert!(record.all_proven(), "{said}");
+    println!("{}: {:?}", sick.via, reasons(&record));
     (record, said)
 }
 
@@ -134,6 +138,12 @@ fn session_in_four(
     last
 }
 
+/// This machine has strace, which makes system calls slow.
+fn have_strace() -> bool {
+    let strace = Command::new("strace").arg("-V").output();
+    have("strace", strace.is_ok_and(|output| output.status.success()))
+}
+
 /// More programs want to run than there are processors, over the last minute.
 fn is_busy() -> bool {
     let load = fs::read_to_string("/proc/loadavg").expect("Linux");
@@ -167,12 +177,18 @@ fn all_are(kind: CauseKind, sick: &Sick<'_>) {
     assert_eq!(said.matches("why slow, seat 1-3 ").count(), 1, "{said}");
 }
 
+/// Nobody has a reason in a session of `sick`.
+fn nobody_is_slow(sick: &Sick<'_>) -> Option<(Record, String)> {
+    let none = |reasons: &[Reason<'_>]| reasons.iter().all(|(_, reason)| reason.is_none());
+    let (record, said) = session_with(none, sick)?;
+    assert!(none(&reasons(&record)), "{said}\n{:#?}", record.transfers);
+    Some((record, said))
+}
+
 /// Nobody has a reason in a session of `sick`, and yet what can be observed is there: all figures but
 /// those `unknown`.
 fn nobody_is(sick: &Sick<'_>, unknown: &[&str]) {
-    let none = |reasons: &[Reason<'_>]| reasons.iter().all(|(_, reason)| reason.is_none());
-    let Some((record, said)) = session_with(none, sick) else { return };
-    assert!(none(&reasons(&record)), "{said}\n{:#?}", record.transfers);
+    let Some((record, said)) = nobody_is_slow(sick) else { return };
     assert_eq!(why::explain(&record).advice.is_some(), said.contains("why slow"), "{said}");
     for transfer in &record.transfers {
         let figures = Evidence::NAMES.into_iter().zip(transfer.evidence.values());
@@ -269,6 +285,13 @@ fn full_links_of_a_swarms_clients_are_named() {
 }
 
 #[test]
+fn swarm_in_which_some_links_are_full_has_no_reason() {
+    let Some(_turn) = turn_with_stars("star") else { return };
+    let star = &["--host", "0=40mbit", "--host", "1=1mbit/100mbit", "--host", "3=1mbit/100mbit"];
+    nobody_is_slow(&Sick { via: "swarm", star, size: 8, ..HEALTHY });
+}
+
+#[test]
 fn narrow_link_of_one_host_of_many_is_named() {
     let Some(_turn) = turn_with_stars("star") else { return };
     let star = &["--host", "0=400mbit", "--host", "2=20mbit"];
@@ -288,24 +311,16 @@ fn loss_on_the_way_to_one_host_of_a_group_is_named() {
 
 #[test]
 fn small_buffer_of_one_host_of_a_group_is_named() {
-    let strace = Command::new("strace").arg("-V").output();
-    let there = strace.is_ok_and(|output| output.status.success());
-    let (true, Some(_turn)) = (have("strace", there), turn_with_stars("star")) else { return };
+    let (true, Some(_turn)) = (have_strace(), turn_with_stars("star")) else { return };
     // What would enlarge the buffers of its two sockets for datagrams does nothing. Its reports take
     // their time, as over a long way: a small buffer is no limit on a short one.
     let client = "strace -f -qq -o /dev/null -e trace=setsockopt \
                   -e inject=setsockopt:retval=0:when=6..9+3";
-    let star = &["--host", "0=400mbit", "--host", "2=500kbit/100mbit"];
-    let sick = Sick { via: "multicast", star, ..HEALTHY };
+    let star = ["0=1gbit", "1=200mbit", "2=300kbit/200mbit", "3=200mbit"];
+    let star: Vec<&str> = star.iter().flat_map(|host| ["--host", host]).collect();
+    let sick = Sick { via: "multicast", star: &star, size: 30, ..HEALTHY };
     only_second_is(CauseKind::Window, &Sick { client: (client, ""), ..sick });
     nobody_is_slow(&sick);
-}
-
-/// Nobody has a reason in a session of `sick`.
-fn nobody_is_slow(sick: &Sick<'_>) {
-    let none = |reasons: &[Reason<'_>]| reasons.iter().all(|(_, reason)| reason.is_none());
-    let Some((record, said)) = session_with(none, sick) else { return };
-    assert!(none(&reasons(&record)), "{said}\n{:#?}", record.transfers);
 }
 
 #[test]
@@ -333,7 +348,9 @@ fn loss_on_the_way_to_one_host_is_named() {
     let prepare = "nft \"add table ip t; \
                    add chain ip t i { type filter hook input priority 0; }; \
                    add rule ip t i ip protocol tcp numgen random mod 100 < 30 drop\"";
-    only_second_is(CauseKind::Loss, &Sick { prepare, ..HEALTHY });
+    for via in ["tcp", "swarm"] {
+        only_second_is(CauseKind::Loss, &Sick { via, prepare, ..HEALTHY });
+    }
 }
 
 #[test]
@@ -347,9 +364,7 @@ fn small_window_of_one_host_is_named() {
 
 #[test]
 fn slow_disk_of_one_host_is_named() {
-    let strace = Command::new("strace").arg("-V").output();
-    let there = strace.is_ok_and(|output| output.status.success());
-    let (true, Some(_turn)) = (have("strace", there), turn_with_stars("star")) else { return };
+    let (true, Some(_turn)) = (have_strace(), turn_with_stars("star")) else { return };
     let writes =
         "strace -f -qq -o /dev/null -e trace=pwrite64 -e inject=pwrite64:delay_enter=20000";
     only_second_is(
@@ -367,7 +382,9 @@ fn with_little_cpu(run: impl FnOnce(&str)) {
     let (true, Some(_turn)) = (have("a cgroup of cpu", there), turn_with_stars("star")) else {
         return;
     };
-    let group = groups.join(format!("gatecast-{}", std::process::id()));
+    // Tests of one process run beside each other.
+    let test = std::thread::current().name().unwrap_or("main").to_owned();
+    let group = groups.join(format!("gatecast-{}-{test}", std::process::id()));
     fs::create_dir(&group).expect("root");
     fs::write(group.join("cpu.cfs_period_us"), "1000000").expect("a second");
     fs::write(group.join("cpu.cfs_quota_us"), "8000").expect("8 milliseconds of it");
@@ -399,16 +416,14 @@ const SLOW_SYNC: &str = "strace -f -qq -o /dev/null -e trace=fsync \
 
 #[test]
 fn six_sick_hosts_of_one_session_have_their_reasons() {
-    let strace = Command::new("strace").arg("-V").output();
-    let there = strace.is_ok_and(|output| output.status.success());
-    if !have("strace", there) {
+    if !have_strace() {
         return;
     }
     let writes =
         "strace -f -qq -o /dev/null -e trace=pwrite64 -e inject=pwrite64:delay_enter=20000";
     let loss = "nft \"add table ip t; \
                 add chain ip t i { type filter hook input priority 0; }; \
-                add rule ip t i ip protocol tcp numgen random mod 100 < 30 drop\"";
+                add rule ip t i ip protocol tcp numgen random mod 100 < 35 drop\"";
     let window = "sysctl -w net.ipv4.tcp_rmem=\"1152 1152 1152\"";
     let host = Host::default();
     with_little_cpu(|cpu| {
