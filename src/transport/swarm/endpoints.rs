@@ -7,11 +7,11 @@ use crate::{
     net::clock,
     proto::{
         bt::tracker::{
-            TrackerError,
             announce::{Announce, AnnounceEvent},
             response, scrape,
         },
         http::{request::HttpRequest, response::HttpResponse, text::percent_encode},
+        line::DecodeError,
     },
     server::lobby::Lobby,
     text::FileName,
@@ -44,12 +44,11 @@ impl Torrents {
         }
         let query = request.query.as_deref().unwrap_or_default();
         if request.path == "/announce" && is_of_browser(request) {
-            let failure = TrackerError::Refused("a browser cannot be a peer");
-            let body = response::encode_failure(&failure.to_string());
+            let body = response::encode_failure("a browser cannot be a peer");
             return Some(HttpResponse::new(200, "text/plain", body));
         }
         // A failure is a response like any other (BEP 3).
-        let tracker = |result: Result<Vec<u8>, TrackerError>| {
+        let tracker = |result: Result<Vec<u8>, DecodeError>| {
             let body = result.unwrap_or_else(|error| response::encode_failure(&error.to_string()));
             HttpResponse::new(200, "text/plain", body)
         };
@@ -98,11 +97,11 @@ impl Torrents {
         query: &str,
         peer: SocketAddr,
         local: SocketAddr,
-    ) -> Result<Vec<u8>, TrackerError> {
+    ) -> Result<Vec<u8>, DecodeError> {
         let announce = Announce::decode(query)?;
-        let torrent = self.by_info_hash(announce.info_hash).ok_or(TrackerError::Refused(
-            "no such torrent is known here; GET its /NAME.torrent first",
-        ))?;
+        let torrent = self.by_info_hash(announce.info_hash).ok_or_else(|| {
+            DecodeError("no such torrent is known here; GET its /NAME.torrent first".to_owned())
+        })?;
         let ip = peer.ip().to_canonical();
         let has_seat = torrent.member.has_seat(announce.peer_id, ip);
         let response =
@@ -119,7 +118,7 @@ impl Torrents {
         Ok(response.encode_with(&format!("'{name}' waits for the clients of a session")))
     }
 
-    fn scrape(&self, query: &str) -> Result<Vec<u8>, TrackerError> {
+    fn scrape(&self, query: &str) -> Result<Vec<u8>, DecodeError> {
         let hashes = scrape::decode_query(query)?;
         let torrents = self.snapshot();
         let torrents = torrents

@@ -17,12 +17,12 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::{
     digest::Digest,
-    proto::bt::{
-        bitfield::Bitfield,
-        layout::PieceLayout,
-        piece_picker::pipeline::Pipeline,
-        random::Random,
-        wire::{Block, WireError},
+    proto::{
+        bt::{
+            bitfield::Bitfield, layout::PieceLayout, piece_picker::pipeline::Pipeline,
+            random::Random, wire::Block,
+        },
+        line::DecodeError,
     },
     units::Moment,
 };
@@ -207,9 +207,9 @@ impl PiecePicker {
     ///
     /// # Errors
     /// There is no such piece.
-    pub fn add_piece(&mut self, peer: u32, piece: u32) -> Result<bool, WireError> {
+    pub fn add_piece(&mut self, peer: u32, piece: u32) -> Result<bool, DecodeError> {
         if piece >= self.layout.pieces() {
-            return Err(WireError::NoSuchPiece(piece));
+            return Err(DecodeError(format!("there is no piece {piece}")));
         }
         let peer = self.peers.get_mut(&peer);
         let is_new = peer.is_some_and(|peer| peer.has.set(piece));
