@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Shutdown, SocketAddr, TcpStream},
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -108,7 +108,7 @@ impl Feed {
 
     /// The first `bytes` bytes are there and may be taken.
     pub fn hold(&self, bytes: u64) {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         state.held = Some(bytes);
         if bytes >= state.woke + WAKE_BYTES || bytes == self.spec.bytes {
             state.woke = bytes;
@@ -119,7 +119,7 @@ impl Feed {
 
     /// Only those at these addresses may take from now on.
     pub fn limit_to(&self, only: BTreeSet<IpAddr>) {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         let links = state.links.values();
         links.filter(|link| !only.contains(&ip_of(link.peer))).for_each(|link| link.close());
         state.only = Some(only);
@@ -167,7 +167,7 @@ impl Feed {
             moved: AtomicU64::new(0),
         });
         {
-            let mut state = self.lock();
+            let mut state = lock(&self.state);
             let is_ours = state.only.as_ref().is_none_or(|only| only.contains(&ip_of(peer)));
             if !is_ours || self.is_closed() {
                 return Err(Error::protocol(peer, "nobody who may take"));
@@ -178,7 +178,7 @@ impl Feed {
         }
         proven();
         let end = self.send(&link, seat, &mut lines);
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         if state.links.get(&seat).is_some_and(|other| Arc::ptr_eq(other, &link)) {
             state.links.remove(&seat);
         }
@@ -195,7 +195,7 @@ impl Feed {
         link.from.store(at, Ordering::Relaxed);
         while at < self.spec.bytes {
             let held = self.wait_beyond(at).ok_or(Error::Interrupted)?;
-            self.lock().sent.entry(seat).or_default().first.get_or_insert_with(clock::now);
+            lock(&self.state).sent.entry(seat).or_default().first.get_or_insert_with(clock::now);
             let copying = Copying {
                 method: Method::Auto.resolved().unwrap_or(Method::Buffered),
                 buffer: copy::COPY_BUF,
@@ -235,7 +235,7 @@ impl Feed {
 
     /// Waits until there is a byte at `at`; `None` when there will be none.
     fn wait_beyond(&self, at: u64) -> Option<u64> {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         loop {
             if self.is_closed() {
                 return None;
@@ -251,7 +251,7 @@ impl Feed {
 
     /// Up to which byte `seat` was sent over its link; `None` if it has not asked for any.
     pub fn sent_to(&self, seat: SeatId) -> Option<u64> {
-        let state = self.lock();
+        let state = lock(&self.state);
         let link = state.links.get(&seat)?;
         let from = Some(link.from.load(Ordering::Relaxed)).filter(|&from| from != NONE)?;
         Some(from + link.moved.load(Ordering::Relaxed))
@@ -260,7 +260,7 @@ impl Feed {
     /// What `seat` was sent over all its links; waits until then for the one that it has to end, so
     /// that all of it is counted.
     pub fn sent(&self, seat: SeatId, until: Moment) -> LinkCount {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         while let Some(left) = clock::left(until).filter(|_| state.links.contains_key(&seat)) {
             let waited = self.changed.wait_timeout(state, left);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -272,7 +272,7 @@ impl Feed {
 
     /// How many links there are, and how many bytes went over them.
     pub fn progress(&self) -> (usize, u64) {
-        let state = self.lock();
+        let state = lock(&self.state);
         let links = state.links.values();
         (state.links.len(), links.map(|link| link.moved.load(Ordering::Relaxed)).sum())
     }
@@ -280,16 +280,12 @@ impl Feed {
     /// Ends every link, and lets go of the file for another client.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
-        self.lock().links.values().for_each(|link| link.close());
+        lock(&self.state).links.values().for_each(|link| link.close());
         self.changed.notify_all();
     }
 
     fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, FeedState> {
-        lock(&self.state)
     }
 }
 

@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Shutdown, SocketAddr, TcpStream},
-    sync::{Arc, Mutex, MutexGuard, Weak},
+    sync::{Arc, Mutex, Weak},
     time::Duration,
 };
 
@@ -122,7 +122,7 @@ impl Chains {
     pub fn end(&self, members: &ChainMembers) {
         lock(&self.0).remove(&members.session);
         members.feed.close();
-        members.lock().seats.values().for_each(ChainSeat::close);
+        lock(&members.state).seats.values().for_each(ChainSeat::close);
     }
 }
 
@@ -136,21 +136,21 @@ impl ChainMembers {
     pub fn terms(&self, seat: &SeatConnection) -> ChainLine {
         let token = random_token();
         let entry = ChainSeat { token, ip: ip_of(seat.peer()), member: None };
-        let before = self.lock().seats.insert(seat.id(), entry);
+        let before = lock(&self.state).seats.insert(seat.id(), entry);
         before.iter().for_each(ChainSeat::close);
         ChainLine::Terms(token)
     }
 
     /// The addresses of the seats.
     pub fn addresses(&self) -> Vec<IpAddr> {
-        let mut all: Vec<_> = self.lock().seats.values().map(|seat| seat.ip).collect();
+        let mut all: Vec<_> = lock(&self.state).seats.values().map(|seat| seat.ip).collect();
         all.sort_unstable();
         all.dedup();
         all
     }
 
     fn admits(&self, seat: SeatId, ip: IpAddr) -> bool {
-        self.lock().seats.get(&seat).is_some_and(|seat| seat.ip == ip)
+        lock(&self.state).seats.get(&seat).is_some_and(|seat| seat.ip == ip)
     }
 
     /// A client comes into the chain; `None` if it does not prove its seat, or comes too late.
@@ -163,7 +163,7 @@ impl ChainMembers {
     ) -> Option<Vec<Step>> {
         let ip = ip_of(peer);
         let same = |ours: Challenge| is_same(&ours.0.to_be_bytes(), &token.0.to_be_bytes());
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         let entry = state.seats.get_mut(&seat).filter(|seat| same(seat.token) && seat.ip == ip)?;
         entry.close();
         entry.member = Some((Arc::clone(stream), SocketAddr::new(ip, port)));
@@ -179,7 +179,8 @@ impl ChainMembers {
         let until = clock::now().after(SETTLE_LIMIT);
         let mut is_settled = false;
         loop {
-            if !is_settled && (clock::left(until).is_none() || self.lock().chain.stand(steps)) {
+            if !is_settled && (clock::left(until).is_none() || lock(&self.state).chain.stand(steps))
+            {
                 is_settled = true;
                 if lines.write_line(&ChainLine::Settled.encode()).is_err() {
                     return;
@@ -192,10 +193,10 @@ impl ChainMembers {
                 Err(_) => return,
             };
             match ChainLine::decode(&line) {
-                Ok(ChainLine::At(bytes)) => self.lock().chain.at(seat, bytes),
-                Ok(ChainLine::Linked(step)) => self.lock().chain.linked(seat, step),
+                Ok(ChainLine::At(bytes)) => lock(&self.state).chain.at(seat, bytes),
+                Ok(ChainLine::Linked(step)) => lock(&self.state).chain.linked(seat, step),
                 Ok(ChainLine::Lost(step)) => {
-                    let step = self.lock().chain.lost(seat, step);
+                    let step = lock(&self.state).chain.lost(seat, step);
                     self.send_steps(step.as_slice());
                 }
                 _ => return log::debug!("seat {seat}: no line of a member"),
@@ -205,7 +206,7 @@ impl ChainMembers {
 
     /// The member at the other end of `stream` is gone.
     fn leave(&self, seat: SeatId, stream: &Arc<TcpStream>) {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         let member = state.seats.get(&seat).and_then(|seat| seat.member.as_ref());
         if member.is_some_and(|(ours, _)| Arc::ptr_eq(ours, stream)) {
             let steps = state.chain.leave(seat);
@@ -217,19 +218,19 @@ impl ChainMembers {
     /// The client in `seat` has failed: nobody shall take from it.
     pub fn drop_member(&self, seat: SeatId) {
         // Its own thread does the rest.
-        self.lock().seats.get(&seat).iter().for_each(|seat| seat.close());
+        lock(&self.state).seats.get(&seat).iter().for_each(|seat| seat.close());
     }
 
     /// The gate is open.
     pub fn release(&self, bytes: u64) {
-        self.lock().chain.release(clock::now());
+        lock(&self.state).chain.release(clock::now());
         self.feed.hold(bytes);
     }
 
     /// How far a member is; looks who stands still, where that is due.
     pub fn progress(&self, seat: SeatId) -> u64 {
         let now = clock::now();
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         let mut steps = Vec::new();
         if now >= state.next_tick {
             state.next_tick = now.after(TICK);
@@ -244,7 +245,7 @@ impl ChainMembers {
     /// Tells members from whom they take.
     fn send_steps(&self, steps: &[Step]) {
         for &Step { seat, step, from } in steps {
-            let state = self.lock();
+            let state = lock(&self.state);
             let source = |from: SeatId| {
                 let entry = state.seats.get(&from)?;
                 let (_, at) = entry.member.as_ref()?;
@@ -269,10 +270,6 @@ impl ChainMembers {
                 let _ = stream.shutdown(Shutdown::Both);
             }
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, MembersState> {
-        lock(&self.state)
     }
 }
 

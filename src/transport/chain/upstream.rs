@@ -101,7 +101,7 @@ impl Upstream {
                             break;
                         }
                     }
-                    Ok(ChainLine::Settled) => self.lock().settled = true,
+                    Ok(ChainLine::Settled) => lock(&self.state).settled = true,
                     _ => break,
                 },
                 Err(Error::TimedOut { .. }) => continue,
@@ -109,13 +109,13 @@ impl Upstream {
             }
             self.changed.notify_all();
         }
-        self.lock().gone = true;
+        lock(&self.state).gone = true;
         self.changed.notify_all();
     }
 
     /// Makes the link of `step`, to `at` or to the server; `false` if there is a later one.
     fn link(&self, step: u32, at: Option<SocketAddr>, ticket: Digest) -> Result<bool> {
-        if self.lock().link.as_ref().is_some_and(|link| link.step >= step) {
+        if lock(&self.state).link.as_ref().is_some_and(|link| link.step >= step) {
             return Ok(false);
         }
         let to = at.unwrap_or(self.server);
@@ -128,7 +128,7 @@ impl Upstream {
             return Err(Error::protocol(to, "no answer to LINK"));
         }
         let (is_server, stream) = (at.is_none(), Arc::new(stream));
-        let before = self.lock().link.replace(UpstreamLink { step, is_server, stream });
+        let before = lock(&self.state).link.replace(UpstreamLink { step, is_server, stream });
         before.iter().for_each(UpstreamLink::close);
         Ok(true)
     }
@@ -143,12 +143,12 @@ impl Upstream {
 
     /// Whether the server has ended this client's part in the chain.
     pub fn is_gone(&self) -> bool {
-        self.lock().gone
+        lock(&self.state).gone
     }
 
     /// Whether `link` is still the one to take from.
     pub fn is_current(&self, link: &UpstreamLink) -> bool {
-        self.lock().link.as_ref().is_some_and(|now| now.step == link.step)
+        lock(&self.state).link.as_ref().is_some_and(|now| now.step == link.step)
     }
 
     /// Says `line` to the server.
@@ -163,7 +163,7 @@ impl Upstream {
     /// Ends it.
     pub fn close(&self) {
         let _ = self.control.shutdown(Shutdown::Both);
-        self.lock().link.iter().for_each(UpstreamLink::close);
+        lock(&self.state).link.iter().for_each(UpstreamLink::close);
     }
 
     fn wait(
@@ -171,7 +171,7 @@ impl Upstream {
         until: Moment,
         is_over: impl Fn(&UpstreamState) -> bool,
     ) -> MutexGuard<'_, UpstreamState> {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         while !is_over(&state)
             && let Some(left) = clock::left(until)
         {
@@ -179,10 +179,6 @@ impl Upstream {
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         state
-    }
-
-    fn lock(&self) -> MutexGuard<'_, UpstreamState> {
-        lock(&self.state)
     }
 }
 

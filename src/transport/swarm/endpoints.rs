@@ -4,7 +4,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use crate::{
-    net::clock,
+    net::{clock, lock},
     proto::{
         bt::tracker::{
             announce::{Announce, AnnounceEvent},
@@ -78,7 +78,7 @@ impl Torrents {
     /// folder may be long.
     fn torrent_file(&self, torrent: &Torrent, local: SocketAddr) -> Arc<[u8]> {
         let local = unmapped(local);
-        let mut made = torrent.file();
+        let mut made = lock(&torrent.file);
         if let Some((_, file)) = made.as_ref().filter(|(at, _)| *at == local) {
             return Arc::clone(file);
         }
@@ -104,8 +104,13 @@ impl Torrents {
         })?;
         let ip = peer.ip().to_canonical();
         let has_seat = torrent.member.has_seat(announce.peer_id, ip);
-        let response =
-            torrent.registry().announce(&announce, ip, has_seat, unmapped(local), clock::now())?;
+        let response = lock(&torrent.registry).announce(
+            &announce,
+            ip,
+            has_seat,
+            unmapped(local),
+            clock::now(),
+        )?;
         if announce.event != AnnounceEvent::Stopped && announce.left != Some(0) {
             let addr = SocketAddr::new(ip, announce.port);
             let due = clock::now().after(DIAL_AFTER);
@@ -123,7 +128,7 @@ impl Torrents {
         let torrents = self.snapshot();
         let torrents = torrents
             .iter()
-            .map(|torrent| (torrent.member.info_hash, torrent.registry().counts()))
+            .map(|torrent| (torrent.member.info_hash, lock(&torrent.registry).counts()))
             .filter(|(hash, _)| hashes.is_empty() || hashes.contains(hash));
         Ok(scrape::encode(torrents))
     }
