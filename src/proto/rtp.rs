@@ -101,7 +101,7 @@ pub struct SequenceCounts {
 }
 
 /// Sequence numbers of one source without a restart.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct SequenceRun {
     ssrc: u32,
     /// Numbers from the first to the highest, both included.
@@ -156,16 +156,8 @@ impl SequenceTracker {
 
 impl SequenceRun {
     fn begin(header: &RtpHeader) -> Self {
-        let mut run = Self {
-            ssrc: header.ssrc,
-            expected: 0,
-            unique: 0,
-            highest: header.sequence.wrapping_sub(1),
-            seen: [0; WORDS],
-            suspect: None,
-            duplicate: 0,
-            reordered: 0,
-        };
+        let mut run =
+            Self { ssrc: header.ssrc, highest: header.sequence.wrapping_sub(1), ..Self::default() };
         run.advance(1);
         run
     }

@@ -109,7 +109,7 @@ impl BlockReceiver {
         (0..first).for_each(|block| {
             blocks.insert(block);
         });
-        let mut stats = StreamStats::default();
+        let mut stats = StreamStats::starting_at(0);
         let mut limit = numbers_max(count);
         if mode == RepairMode::Raw {
             stats.trust_numbers();

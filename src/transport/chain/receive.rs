@@ -48,7 +48,7 @@ struct ChainReceiving {
 }
 
 /// How far a copy is.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Taking {
     at: u64,
     reported: u64,
@@ -130,13 +130,10 @@ impl ReceiveSession for ChainReceiving {
         let now = clock::now();
         let mut taking = Taking {
             at: context.range.start,
-            reported: 0,
             report_due: now,
-            first: None,
             last: now,
-            from_server: 0,
-            from_peers: 0,
             buffer: vec![0; READ_MAX],
+            ..Taking::default()
         };
         self.feed.hold(taking.at);
         self.report(&mut taking, now);

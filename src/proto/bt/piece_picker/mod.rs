@@ -87,7 +87,7 @@ enum BlockState {
     Received(u32),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct PickerPeer {
     has: Bitfield,
     /// The oldest first.
@@ -176,12 +176,8 @@ impl PiecePicker {
         self.remove_peer(peer);
         let new = PickerPeer {
             has: Bitfield::new(self.layout.pieces()),
-            pending: VecDeque::new(),
-            serves: false,
-            current: None,
-            withdrawn: 0,
-            unrequested: 0,
             pipeline: Pipeline::new(request_limit),
+            ..PickerPeer::default()
         };
         self.peers.insert(peer, new);
     }

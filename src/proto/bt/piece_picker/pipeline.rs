@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::{proto::bt::wire::BLOCK_LEN, units::Moment};
 
 /// The request pipeline of one peer.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Pipeline {
     /// The most requests that it lets wait.
     limit: usize,
@@ -46,14 +46,7 @@ const RATE_INTERVAL: Duration = Duration::from_millis(250);
 
 impl Pipeline {
     pub(super) fn new(limit: usize) -> Self {
-        Self {
-            limit: limit.max(1),
-            snubbed: false,
-            rate: 0.0,
-            bytes: 0,
-            since: None,
-            fastest_answer: None,
-        }
+        Self { limit: limit.max(1), ..Self::default() }
     }
 
     pub(super) fn set_limit(&mut self, limit: usize) {
