@@ -27,11 +27,14 @@ use crate::{
     },
     session::{SeatId, Via},
     transfer::{Counts, Evidence, Outcome},
-    transport::udp::{
-        config::UdpConfig,
-        seat_counters::SeatCounters,
-        send_loop::{self, SendCommand, StreamSpec},
-        socket::SendSocket,
+    transport::{
+        cut,
+        udp::{
+            config::UdpConfig,
+            seat_counters::SeatCounters,
+            send_loop::{self, SendCommand, StreamSpec},
+            socket::SendSocket,
+        },
     },
     units::{Moment, Rate},
 };
@@ -262,10 +265,7 @@ impl ControlExtension for UdpSession {
             (Err(_), _) => Err("the connection failed at GO"),
         };
         self.send_command(seat, SendCommand::Absent);
-        SendResult {
-            first: None,
-            end: end.map_err(|reason| TransferFailure::new(Outcome::Cut, reason)),
-        }
+        SendResult { first: None, end: end.map_err(cut) }
     }
 }
 
