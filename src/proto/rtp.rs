@@ -126,9 +126,7 @@ impl SequenceTracker {
     /// Counts one datagram.
     pub fn handle(&mut self, header: &RtpHeader) {
         let follows = match &mut self.run {
-            Some(run) if run.ssrc == header.ssrc => {
-                run.record(header.sequence, &mut self.counts)
-            }
+            Some(run) if run.ssrc == header.ssrc => run.record(header.sequence, &mut self.counts),
             _ => false,
         };
         if !follows {

@@ -101,7 +101,8 @@ impl Metainfo {
         piece_bytes: u32,
         pieces: Vec<Digest>,
     ) -> Result<Self, DecodeError> {
-        Self::make(name, bytes, None, (piece_bytes, pieces))
+        let info = Dictionary::default().count("length", bytes);
+        Self::make(info, name, bytes, piece_bytes, pieces)
     }
 
     /// A torrent of the files of a folder in the manifest's order, private to its tracker. It has no
@@ -118,21 +119,18 @@ impl Metainfo {
         let mut files = vec![b'l'];
         manifest.files().iter().for_each(|file| files.extend(encode_file(file)));
         files.push(b'e');
-        Self::make(name, manifest.bytes(), Some(files), (piece_bytes, pieces))
+        let info = Dictionary::default().raw("files", files);
+        Self::make(info, name, manifest.bytes(), piece_bytes, pieces)
     }
 
     fn make(
+        info: Dictionary,
         name: FileName,
         bytes: u64,
-        files: Option<Vec<u8>>,
-        (piece_bytes, pieces): (u32, Vec<Digest>),
+        piece_bytes: u32,
+        pieces: Vec<Digest>,
     ) -> Result<Self, DecodeError> {
-        let length = i64::try_from(bytes).map_err(|_| invalid("length", bytes, "fewer bytes"))?;
         let joined: Vec<u8> = pieces.iter().flat_map(|piece| *piece.as_bytes()).collect();
-        let info = match files {
-            Some(files) => Dictionary::default().raw("files", files),
-            None => Dictionary::default().integer("length", length),
-        };
         let info = info
             .bytes("name", name.as_str())
             .integer("piece length", i64::from(piece_bytes))

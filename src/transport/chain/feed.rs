@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Shutdown, SocketAddr, TcpStream},
     sync::{
-        Arc, Condvar, Mutex, PoisonError,
+        Arc, Condvar, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -50,7 +50,7 @@ pub struct FeedSpec {
 
 /// One end's bytes, and the links over which they go.
 pub struct Feed {
-    spec: FeedSpec,
+    pub(super) spec: FeedSpec,
     closed: AtomicBool,
     state: Mutex<FeedState>,
     changed: Condvar,
@@ -82,13 +82,10 @@ pub struct LinkCount {
 struct Link {
     stream: Arc<TcpStream>,
     peer: SocketAddr,
-    /// From where it takes; [`NONE`] before it has asked.
-    from: AtomicU64,
+    /// From where it takes, once it has asked.
+    from: OnceLock<u64>,
     moved: AtomicU64,
 }
-
-/// No offset.
-const NONE: u64 = u64::MAX;
 
 /// A link that waits for more is woken by so many new bytes ...
 const WAKE_BYTES: u64 = 16 << 10;
@@ -121,7 +118,7 @@ impl Feed {
     pub fn limit_to(&self, only: BTreeSet<IpAddr>) {
         let mut state = lock(&self.state);
         let links = state.links.values();
-        links.filter(|link| !only.contains(&ip_of(link.peer))).for_each(|link| link.close());
+        links.filter(|link| !only.contains(&ip_of(link.peer))).for_each(|link| close(&link.stream));
         state.only = Some(only);
     }
 
@@ -163,7 +160,7 @@ impl Feed {
         let link = Arc::new(Link {
             stream: Arc::clone(stream),
             peer,
-            from: AtomicU64::new(NONE),
+            from: OnceLock::new(),
             moved: AtomicU64::new(0),
         });
         {
@@ -173,7 +170,7 @@ impl Feed {
                 return Err(Error::protocol(peer, "nobody who may take"));
             }
             if let Some(before) = state.links.insert(seat, Arc::clone(&link)) {
-                before.close();
+                close(&before.stream);
             }
         }
         proven();
@@ -192,7 +189,7 @@ impl Feed {
     fn send(&self, link: &Link, seat: SeatId, lines: &mut LineStream<'_>) -> Result<()> {
         lines.write_line(&ChainLine::Linked(0).encode())?;
         let mut at = self.wait_for_take(lines)?;
-        link.from.store(at, Ordering::Relaxed);
+        let _ = link.from.set(at);
         while at < self.spec.bytes {
             let held = self.wait_beyond(at).ok_or(Error::Interrupted)?;
             lock(&self.state).sent.entry(seat).or_default().first.get_or_insert_with(clock::now);
@@ -253,18 +250,17 @@ impl Feed {
     pub fn sent_to(&self, seat: SeatId) -> Option<u64> {
         let state = lock(&self.state);
         let link = state.links.get(&seat)?;
-        let from = Some(link.from.load(Ordering::Relaxed)).filter(|&from| from != NONE)?;
-        Some(from + link.moved.load(Ordering::Relaxed))
+        Some(link.from.get()? + link.moved.load(Ordering::Relaxed))
     }
 
     /// What `seat` was sent over all its links; waits until then for the one that it has to end, so
     /// that all of it is counted.
     pub fn sent(&self, seat: SeatId, until: Moment) -> LinkCount {
-        let mut state = lock(&self.state);
-        while let Some(left) = clock::left(until).filter(|_| state.links.contains_key(&seat)) {
-            let waited = self.changed.wait_timeout(state, left);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
+        let state = lock(&self.state);
+        let left = clock::left(until).unwrap_or_default();
+        let is_open = |state: &mut FeedState| state.links.contains_key(&seat);
+        let waited = self.changed.wait_timeout_while(state, left, is_open);
+        let state = waited.unwrap_or_else(PoisonError::into_inner).0;
         let mut sent = state.sent.get(&seat).copied().unwrap_or_default();
         sent.bytes += state.links.get(&seat).map_or(0, |link| link.moved.load(Ordering::Relaxed));
         sent
@@ -280,7 +276,7 @@ impl Feed {
     /// Ends every link, and lets go of the file for another client.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
-        lock(&self.state).links.values().for_each(|link| link.close());
+        lock(&self.state).links.values().for_each(|link| close(&link.stream));
         self.changed.notify_all();
     }
 
@@ -289,11 +285,10 @@ impl Feed {
     }
 }
 
-impl Link {
-    fn close(&self) {
-        // One that is gone already needs no closing.
-        let _ = self.stream.shutdown(Shutdown::Both);
-    }
+/// Ends a connection.
+pub(super) fn close(stream: &TcpStream) {
+    // One that is gone already needs no closing.
+    let _ = stream.shutdown(Shutdown::Both);
 }
 
 /// The address of `peer` in the one form in which addresses are compared.

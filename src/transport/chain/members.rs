@@ -2,8 +2,8 @@
 //! link, and tells each from whom it takes.
 
 use std::{
-    collections::BTreeMap,
-    net::{IpAddr, Shutdown, SocketAddr, TcpStream},
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr, TcpStream},
     sync::{Arc, Mutex, Weak},
     time::Duration,
 };
@@ -21,7 +21,7 @@ use crate::{
     },
     server::{gate::SeatConnection, listener::Connection, lobby::Lobby},
     session::{SeatId, SessionId},
-    transport::chain::feed::{Feed, FeedSpec, ip_of},
+    transport::chain::feed::{Feed, FeedSpec, close, ip_of},
     units::Moment,
 };
 
@@ -34,8 +34,6 @@ pub struct Chains(Mutex<BTreeMap<SessionId, Weak<ChainMembers>>>);
 pub struct ChainMembers {
     /// The server's own end.
     pub feed: Arc<Feed>,
-    session: SessionId,
-    token: Challenge,
     /// Seats are in the order of a roster.
     has_roster: bool,
     state: Mutex<MembersState>,
@@ -104,13 +102,11 @@ impl Chains {
 
     /// Begins the chain of the session of `seat`.
     pub fn begin(&self, seat: &SeatConnection, spec: FeedSpec) -> Arc<ChainMembers> {
-        let (session, token) = (spec.session, spec.token);
+        let session = spec.session;
         let chain = Chain::new(spec.bytes);
         let state = MembersState { chain, seats: BTreeMap::new(), next_tick: Moment(0) };
         let members = Arc::new(ChainMembers {
             feed: Feed::new(spec),
-            session,
-            token,
             has_roster: seat.session().roster.is_some(),
             state: Mutex::new(state),
         });
@@ -120,7 +116,7 @@ impl Chains {
 
     /// A session is over.
     pub fn end(&self, members: &ChainMembers) {
-        lock(&self.0).remove(&members.session);
+        lock(&self.0).remove(&members.feed.spec.session);
         members.feed.close();
         lock(&members.state).seats.values().for_each(ChainSeat::close);
     }
@@ -142,11 +138,8 @@ impl ChainMembers {
     }
 
     /// The addresses of the seats.
-    pub fn addresses(&self) -> Vec<IpAddr> {
-        let mut all: Vec<_> = lock(&self.state).seats.values().map(|seat| seat.ip).collect();
-        all.sort_unstable();
-        all.dedup();
-        all
+    pub fn addresses(&self) -> BTreeSet<IpAddr> {
+        lock(&self.state).seats.values().map(|seat| seat.ip).collect()
     }
 
     fn admits(&self, seat: SeatId, ip: IpAddr) -> bool {
@@ -244,16 +237,17 @@ impl ChainMembers {
 
     /// Tells members from whom they take.
     fn send_steps(&self, steps: &[Step]) {
+        let FeedSpec { session, token, .. } = self.feed.spec;
         for &Step { seat, step, from } in steps {
             let state = lock(&self.state);
             let source = |from: SeatId| {
                 let entry = state.seats.get(&from)?;
                 let (_, at) = entry.member.as_ref()?;
-                Some(((from, *at), ticket(entry.token, self.session, seat)))
+                Some(((from, *at), ticket(entry.token, session, seat)))
             };
             let (source, ticket): (_, Digest) = match from.and_then(source) {
                 Some((source, ticket)) => (Some(source), ticket),
-                None => (None, ticket(self.token, self.session, seat)),
+                None => (None, ticket(token, session, seat)),
             };
             let member = state.seats.get(&seat).and_then(|seat| seat.member.as_ref());
             let Some(stream) = member.map(|(stream, _)| Arc::clone(stream)) else { continue };
@@ -267,7 +261,7 @@ impl ChainMembers {
             );
             let line = ChainLine::From { step, source, ticket }.encode();
             if copy::send_all(&stream, &line, clock::now().after(WRITE_LIMIT)).is_err() {
-                let _ = stream.shutdown(Shutdown::Both);
+                close(&stream);
             }
         }
     }
@@ -275,9 +269,6 @@ impl ChainMembers {
 
 impl ChainSeat {
     fn close(&self) {
-        if let Some((stream, _)) = &self.member {
-            // One that is gone already needs no closing.
-            let _ = stream.shutdown(Shutdown::Both);
-        }
+        self.member.iter().for_each(|(stream, _)| close(stream));
     }
 }

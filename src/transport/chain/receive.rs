@@ -22,7 +22,7 @@ use crate::{
         },
     },
     error::{Error, Phase, Result},
-    net::{clock, copy, line_stream::LineStream, storage::FileStorage},
+    net::{clock, copy, line_stream::LineStream},
     proto::{chain::words::ChainLine, greeting::Greeting, native::FromServer},
     server::listener::{ConnectionHandler, Listener},
     session::Via,
@@ -42,7 +42,6 @@ pub struct ChainReceiver;
 #[derive(Debug)]
 struct ChainReceiving {
     feed: Arc<Feed>,
-    file: FileStorage,
     upstream: Arc<Upstream>,
     listener: Listener,
 }
@@ -112,7 +111,7 @@ impl ReceiveTransport for ChainReceiver {
         let (session, seat, port) = (offer.session, offer.seat, listener.addr().port());
         let join = ChainLine::Join { session, seat, token, port };
         let upstream = Upstream::join(server, session, seat, join)?;
-        Ok(Box::new(ChainReceiving { feed, file: context.file.clone(), upstream, listener }))
+        Ok(Box::new(ChainReceiving { feed, upstream, listener }))
     }
 }
 
@@ -244,7 +243,7 @@ impl Drop for ChainReceiving {
         self.upstream.close();
         self.listener.stop();
         // Threads that are ending only read.
-        if let Some(Err(error)) = self.file.file().map(|file| file.unlock()) {
+        if let Some(Err(error)) = self.feed.spec.file.file().map(|file| file.unlock()) {
             log::debug!("cannot unlock the copy: {error}");
         }
     }

@@ -135,7 +135,7 @@ impl SendSession for ChainSession {
 
     fn only_peers(&self) -> Vec<IpAddr> {
         let members = self.members.get().filter(|_| self.has_key);
-        members.map(|members| members.addresses()).unwrap_or_default()
+        members.into_iter().flat_map(|members| members.addresses()).collect()
     }
 
     fn description(&self, stream: &TcpStream) -> String {

@@ -2,7 +2,7 @@
 //! after.
 
 use std::{
-    net::{Shutdown, SocketAddr, TcpStream},
+    net::{SocketAddr, TcpStream},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -13,6 +13,7 @@ use crate::{
     net::{clock, copy, line_stream::LineStream, lock, socket, spawn},
     proto::chain::words::ChainLine,
     session::{SeatId, SessionId},
+    transport::chain::feed::close,
     units::Moment,
 };
 
@@ -129,7 +130,7 @@ impl Upstream {
         }
         let (is_server, stream) = (at.is_none(), Arc::new(stream));
         let before = lock(&self.state).link.replace(UpstreamLink { step, is_server, stream });
-        before.iter().for_each(UpstreamLink::close);
+        before.iter().for_each(|link| close(&link.stream));
         Ok(true)
     }
 
@@ -162,8 +163,8 @@ impl Upstream {
 
     /// Ends it.
     pub fn close(&self) {
-        let _ = self.control.shutdown(Shutdown::Both);
-        lock(&self.state).link.iter().for_each(UpstreamLink::close);
+        close(&self.control);
+        lock(&self.state).link.iter().for_each(|link| close(&link.stream));
     }
 
     fn wait(
@@ -171,20 +172,8 @@ impl Upstream {
         until: Moment,
         is_over: impl Fn(&UpstreamState) -> bool,
     ) -> MutexGuard<'_, UpstreamState> {
-        let mut state = lock(&self.state);
-        while !is_over(&state)
-            && let Some(left) = clock::left(until)
-        {
-            let waited = self.changed.wait_timeout(state, left);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
-        state
-    }
-}
-
-impl UpstreamLink {
-    fn close(&self) {
-        // One that is gone already needs no closing.
-        let _ = self.stream.shutdown(Shutdown::Both);
+        let left = clock::left(until).unwrap_or_default();
+        let waited = self.changed.wait_timeout_while(lock(&self.state), left, |now| !is_over(now));
+        waited.unwrap_or_else(PoisonError::into_inner).0
     }
 }

@@ -43,11 +43,30 @@ impl HeldCopy {
     pub fn read(
         metainfo: Metainfo,
         file: &FileStorage,
-        progress: impl FnMut(u64) -> Result<()>,
+        mut progress: impl FnMut(u64) -> Result<()>,
     ) -> Result<Self> {
-        let store = Store::new(file.clone(), metainfo.layout());
-        let have = store.verify(&metainfo, progress)?;
-        Ok(Self { metainfo, store, have })
+        let layout = metainfo.layout();
+        let failed = |error| Error::io("read the copy", &metainfo.name)(error);
+        let held = file.held().map_err(failed)?;
+        let mut have = Bitfield::new(layout.pieces());
+        for (piece, right) in (0..layout.pieces()).zip(&metainfo.pieces) {
+            let end = layout.start(piece) + u64::from(layout.len(piece));
+            if end > held {
+                break;
+            }
+            match digest(file, layout, piece) {
+                Ok(found) if found == *right => {
+                    have.set(piece);
+                }
+                // A file of a folder may be shorter yet.
+                Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => {
+                    return Err(failed(error));
+                }
+                _ => {}
+            }
+            progress(end)?;
+        }
+        Ok(Self { store: Store::new(file.clone(), layout), metainfo, have })
     }
 }
 
@@ -89,35 +108,6 @@ impl Store {
         if let Some(Err(error)) = self.file.file().map(|file| file.unlock()) {
             log::debug!("cannot unlock the copy: {error}");
         }
-    }
-
-    /// Which pieces of `metainfo` the file holds.
-    fn verify(
-        &self,
-        metainfo: &Metainfo,
-        mut progress: impl FnMut(u64) -> Result<()>,
-    ) -> Result<Bitfield> {
-        let failed = |error| Error::io("read the copy", &metainfo.name)(error);
-        let held = self.file.held().map_err(failed)?;
-        let mut have = Bitfield::new(self.layout.pieces());
-        for piece in 0..self.layout.pieces() {
-            let end = self.layout.start(piece) + u64::from(self.layout.len(piece));
-            if end > held {
-                break;
-            }
-            match digest(&self.file, self.layout, piece) {
-                Ok(found) if metainfo.pieces.get(piece as usize) == Some(&found) => {
-                    have.set(piece);
-                }
-                // A file of a folder may be shorter yet.
-                Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => {
-                    return Err(failed(error));
-                }
-                _ => {}
-            }
-            progress(end)?;
-        }
-        Ok(have)
     }
 }
 
