@@ -28,7 +28,7 @@ pub struct StreamStats {
     leap: Option<u64>,
     confirmed: u64,
     /// No leap needs to be confirmed.
-    trusted: bool,
+    pub trusted: bool,
     transit: TransitTimes,
 }
 
@@ -142,12 +142,6 @@ impl StreamStats {
             figures.reorder_extent = figures.reorder_extent.max(self.next - 1 - number);
         }
         self.next = self.next.max(number + 1);
-    }
-
-    /// Accepts leaps that no second number confirms: for a stream whose numbers are checked against
-    /// what they carry.
-    pub fn trust_numbers(&mut self) {
-        self.trusted = true;
     }
 
     /// How many datagrams that were refused turned out to be true, as the next one showed.

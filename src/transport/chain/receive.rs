@@ -54,7 +54,6 @@ struct Taking {
     report_due: Moment,
     first: Option<Moment>,
     last: Moment,
-    from_server: u64,
     from_peers: u64,
     buffer: Vec<u8>,
 }
@@ -154,7 +153,7 @@ impl ReceiveSession for ChainReceiving {
             }
         }
         let counts = Counts {
-            bytes_from_server: Some(taking.from_server),
+            bytes_from_server: Some(taking.at - context.range.start - taking.from_peers),
             bytes_from_peers: Some(taking.from_peers),
             ..Counts::default()
         };
@@ -206,12 +205,7 @@ impl ChainReceiving {
                     taking.at += len as u64;
                     taking.last = clock::now();
                     taking.first.get_or_insert(taking.last);
-                    let from = if link.is_server {
-                        &mut taking.from_server
-                    } else {
-                        &mut taking.from_peers
-                    };
-                    *from += len as u64;
+                    taking.from_peers += if link.is_server { 0 } else { len as u64 };
                     context.moved.fetch_add(len as u64, Ordering::Relaxed);
                     self.feed.hold(taking.at);
                     if taking.last >= taking.report_due || taking.at == context.range.end {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::{Arc, Mutex, atomic::AtomicU64},
 };
 
@@ -102,11 +102,6 @@ impl Torrent {
         if *sessions == 0 {
             self.serve_everybody();
         }
-    }
-
-    /// Whether a client of a session that has not ended is at `ip`.
-    pub(super) fn has_client_at(&self, ip: IpAddr) -> bool {
-        *lock(&self.sessions) > 0 && self.member.has_seat_at(ip)
     }
 
     /// What each seated client got from whom, as they told the tracker.

@@ -226,8 +226,9 @@ impl Torrents {
     /// Serves a peer that connects to the server.
     pub fn serve(&self, connection: Connection) {
         let Connection { stream, peer, first, deadline } = connection;
-        let mut all = self.snapshot().into_iter();
-        if self.config.seats_only && !all.any(|torrent| torrent.has_client_at(peer.ip())) {
+        let is_of =
+            |torrent: &Torrent| torrent.has_session() && torrent.member.has_seat_at(peer.ip());
+        if self.config.seats_only && !self.snapshot().iter().any(|torrent| is_of(torrent)) {
             return log::info!("{peer}: no client of a session is at its address");
         }
         let mut found = None;

@@ -55,8 +55,6 @@ pub struct PiecePicker {
 /// What happened that should not happen often.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PickerCounts {
-    /// Blocks that came.
-    pub blocks: u64,
     /// Blocks that came twice or were not requested.
     pub wasted: u64,
     /// Blocks requested of a second peer at the end.
@@ -185,7 +183,7 @@ impl PiecePicker {
     /// How many requests a peer lets wait.
     pub fn set_request_limit(&mut self, peer: u32, requests: usize) {
         if let Some(peer) = self.peers.get_mut(&peer) {
-            peer.pipeline.set_limit(requests);
+            peer.pipeline.limit = requests.max(1);
         }
     }
 

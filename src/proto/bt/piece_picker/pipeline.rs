@@ -9,7 +9,7 @@ use crate::{proto::bt::wire::BLOCK_LEN, units::Moment};
 #[derive(Debug, Default)]
 pub(super) struct Pipeline {
     /// The most requests that it lets wait.
-    limit: usize,
+    pub(super) limit: usize,
     /// It did not answer in time: one request at a time until it does.
     pub(super) snubbed: bool,
     /// Bytes per second in the last interval.
@@ -47,10 +47,6 @@ const RATE_INTERVAL: Duration = Duration::from_millis(250);
 impl Pipeline {
     pub(super) fn new(limit: usize) -> Self {
         Self { limit: limit.max(1), ..Self::default() }
-    }
-
-    pub(super) fn set_limit(&mut self, limit: usize) {
-        self.limit = limit.max(1);
     }
 
     /// How many requests for blocks of `block` bytes should wait at the peer, one of `peers`.
