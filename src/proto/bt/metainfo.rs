@@ -176,7 +176,7 @@ impl Metainfo {
             return Err(unusable(format_args!("{} bytes, of {METAINFO_MAX} at most", bytes.len())));
         }
         let torrent = bencode::decode(bytes).map_err(unusable)?;
-        let info = torrent.get("info").ok_or(missing("info"))?;
+        let info = torrent.get("info").ok_or_else(|| missing("info"))?;
         if info.get("files").is_some() {
             return Err(unusable("it holds several files"));
         }
@@ -186,7 +186,7 @@ impl Metainfo {
         }
         let number = |key: &'static str| {
             let item = info.get(key).and_then(Item::integer);
-            item.ok_or(missing(key))
+            item.ok_or_else(|| missing(key))
         };
         let length = number("length")?;
         let length = u64::try_from(length).map_err(|_| invalid("length", length, "at least 1"))?;
@@ -194,11 +194,11 @@ impl Metainfo {
         let piece_bytes = u32::try_from(piece_bytes)
             .map_err(|_| invalid("piece length", piece_bytes, PIECE_LENGTHS))?;
         let name = info.get("name").and_then(Item::text);
-        let name = name.ok_or(missing("name"))?;
+        let name = name.ok_or_else(|| missing("name"))?;
         let name = FileName::new(name)
             .map_err(|_| invalid("name", crate::text::escape(name), "a plain file name"))?;
         let pieces = info.get("pieces").and_then(Item::bytes);
-        let pieces = pieces.ok_or(missing("pieces"))?;
+        let pieces = pieces.ok_or_else(|| missing("pieces"))?;
         let (digests, rest) = pieces.as_chunks::<{ Digest::LEN }>();
         if !rest.is_empty() {
             let len = format!("{} bytes", pieces.len());
@@ -236,7 +236,7 @@ impl Metainfo {
         let from = to - count * Digest::LEN;
         let at = bytes.windows(INFO_KEY.len()).position(|found| found == INFO_KEY);
         let info = at.and_then(|at| bytes.get(at + INFO_KEY.len()..)?.get(..expected.len()));
-        let info = info.ok_or(missing("info"))?;
+        let info = info.ok_or_else(|| missing("info"))?;
         expected[from..to].copy_from_slice(&info[from..to]);
         if info != expected {
             return Err(unusable("it is not of the folder that is offered"));

@@ -42,8 +42,10 @@ use crate::{
 /// One of the three transports over UDP.
 #[derive(Clone, Copy, Debug)]
 pub struct UdpTransport {
-    via: Via,
-    config: UdpConfig,
+    /// Which of the three: `udp`, `raw` or `multicast`.
+    pub via: Via,
+    /// How its datagrams are made.
+    pub config: UdpConfig,
 }
 
 /// One session.
@@ -83,14 +85,6 @@ const OUTLETS_MAX: usize = 8;
 /// The rate from which on the kernel may send many datagrams as one. Below it they would be a
 /// burst; above it single sends cost more than the network.
 const SEGMENTED_FROM: Rate = Rate(900_000_000);
-
-impl UdpTransport {
-    /// `via` must be one of `udp`, `raw` and `multicast`.
-    pub fn new(via: Via, config: UdpConfig) -> Self {
-        debug_assert!(matches!(via, Via::Udp | Via::Raw | Via::Multicast));
-        Self { via, config }
-    }
-}
 
 impl Transport for UdpTransport {
     fn via(&self) -> Via {

@@ -23,7 +23,7 @@ fn parameter(query: &str, key: &str) -> Result<Option<Vec<u8>>, DecodeError> {
         return Err(invalid(key, "one value"));
     }
     let bytes = percent::decode(value);
-    bytes.map(Some).ok_or(invalid(key, "valid percent-encoding"))
+    bytes.map(Some).ok_or_else(|| invalid(key, "valid percent-encoding"))
 }
 
 fn missing(key: &str) -> DecodeError {
