@@ -28,6 +28,7 @@ const SNUB_AFTER: Duration = Duration::from_secs(4);
 impl PiecePicker {
     /// A block has come.
     pub fn receive_block(&mut self, peer: u32, block: Block, now: Moment) -> Arrival {
+        self.counts.blocks += 1;
         let arrival = self.keep_block(peer, block, now);
         if arrival == Arrival::Unwanted {
             self.counts.wasted += 1;

@@ -55,6 +55,8 @@ pub struct PiecePicker {
 /// What happened that should not happen often.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PickerCounts {
+    /// Blocks that came.
+    pub blocks: u64,
     /// Blocks that came twice or were not requested.
     pub wasted: u64,
     /// Blocks requested of a second peer at the end.
