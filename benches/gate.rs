@@ -18,7 +18,7 @@ use std::{
 
 use gatecast::internals::{
     client,
-    client::FetchConfig,
+    client::{FetchConfig, FetchRun},
     server::{builder::ServerCoreBuilder, catalog::Catalog, config::ServerConfig, sample},
     transport::tcp,
 };
@@ -126,7 +126,7 @@ fn release(server: SocketAddr, clients: u16, work: &Path) -> Release {
         durable: false,
         ..FetchConfig::new(vec![server])
     };
-    let ends = tcp::fetch(&order).expect("a server is there");
+    let ends = FetchRun::new(&order).run(&order, &[&tcp::receive::TCP]).expect("a server is there");
     for error in ends.iter().filter_map(|end| end.error.as_ref()) {
         eprintln!("a client failed: {error}");
     }

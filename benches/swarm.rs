@@ -5,7 +5,7 @@ use std::{fs, hint::black_box, sync::Arc};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use gatecast::internals::{
-    client::FetchConfig,
+    client::{FetchConfig, FetchRun},
     http::{self, HttpConfig},
     proto::bt::{
         bitfield::Bitfield,
@@ -112,7 +112,9 @@ fn session(c: &mut Criterion) {
             order.clients = 8;
             order.out = folder.join("copies");
             order.durable = false;
-            let ends = swarm::fetch(&order).expect("an order");
+            let ends = FetchRun::new(&order)
+                .run(&order, &[&swarm::receive::SwarmReceiveTransport::default()])
+                .expect("an order");
             assert!(ends.iter().all(|end| end.path.is_some()));
             server.stop().expect("no log");
         });

@@ -85,8 +85,8 @@ impl RtpHeader {
 #[derive(Clone, Debug, Default)]
 pub struct SequenceTracker {
     run: Option<SequenceRun>,
-    /// Of runs that are over.
-    past: SequenceCounts,
+    /// What is lost is of runs that are over.
+    counts: SequenceCounts,
 }
 
 /// What was counted of a sequence.
@@ -101,7 +101,7 @@ pub struct SequenceCounts {
 }
 
 /// Sequence numbers of one source without a restart.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct SequenceRun {
     ssrc: u32,
     /// Numbers from the first to the highest, both included.
@@ -112,8 +112,6 @@ struct SequenceRun {
     seen: [u64; WORDS],
     /// The number that would confirm a restart (RFC 3550, A.1: `bad_seq`).
     suspect: Option<u16>,
-    duplicate: u64,
-    reordered: u64,
 }
 
 /// How far back a late datagram still fills its gap.
@@ -128,7 +126,7 @@ impl SequenceTracker {
     /// Counts one datagram.
     pub fn handle(&mut self, header: &RtpHeader) {
         let follows = match &mut self.run {
-            Some(run) if run.ssrc == header.ssrc => run.record(header.sequence),
+            Some(run) if run.ssrc == header.ssrc => run.record(header.sequence, &mut self.counts),
             _ => false,
         };
         if !follows {
@@ -139,39 +137,27 @@ impl SequenceTracker {
 
     /// The next datagram does not follow the last one, and nothing is missing for it.
     pub fn rejoin(&mut self) {
-        self.past = self.counts();
+        self.counts = self.counts();
         self.run = None;
     }
 
     /// What was counted so far.
     pub fn counts(&self) -> SequenceCounts {
-        let run = self.run.as_ref().map(SequenceRun::counts).unwrap_or_default();
-        SequenceCounts {
-            lost: self.past.lost + run.lost,
-            duplicate: self.past.duplicate + run.duplicate,
-            reordered: self.past.reordered + run.reordered,
-        }
+        let lost = self.run.as_ref().map_or(0, |run| run.expected - run.unique);
+        SequenceCounts { lost: self.counts.lost + lost, ..self.counts }
     }
 }
 
 impl SequenceRun {
     fn begin(header: &RtpHeader) -> Self {
-        let mut run = Self {
-            ssrc: header.ssrc,
-            expected: 0,
-            unique: 0,
-            highest: header.sequence.wrapping_sub(1),
-            seen: [0; WORDS],
-            suspect: None,
-            duplicate: 0,
-            reordered: 0,
-        };
+        let mut run =
+            Self { ssrc: header.ssrc, highest: header.sequence.wrapping_sub(1), ..Self::default() };
         run.advance(1);
         run
     }
 
     /// Counts `sequence`; `false` when the source has begun anew with it.
-    fn record(&mut self, sequence: u16) -> bool {
+    fn record(&mut self, sequence: u16, counts: &mut SequenceCounts) -> bool {
         let ahead = sequence.wrapping_sub(self.highest);
         let behind = self.highest.wrapping_sub(sequence);
         let suspected = self.suspect.take() == Some(sequence);
@@ -180,14 +166,14 @@ impl SequenceRun {
         } else if behind < WINDOW {
             let (word, bit) = (usize::from(behind / 64), behind % 64);
             if self.seen[word] >> bit & 1 == 1 {
-                self.duplicate += 1;
-            } else if u64::from(behind) < self.expected {
-                self.seen[word] |= 1 << bit;
-                self.unique += 1;
-                self.reordered += 1;
+                counts.duplicate += 1;
             } else {
-                // Sent before the first one received: it was never expected.
-                self.reordered += 1;
+                // What was sent before the first one received was never expected.
+                counts.reordered += 1;
+                if u64::from(behind) < self.expected {
+                    self.seen[word] |= 1 << bit;
+                    self.unique += 1;
+                }
             }
         } else if suspected {
             return false;
@@ -213,14 +199,6 @@ impl SequenceRun {
         self.highest = self.highest.wrapping_add(by);
         self.expected += u64::from(by);
         self.unique += 1;
-    }
-
-    fn counts(&self) -> SequenceCounts {
-        SequenceCounts {
-            lost: self.expected - self.unique,
-            duplicate: self.duplicate,
-            reordered: self.reordered,
-        }
     }
 }
 

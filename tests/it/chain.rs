@@ -44,7 +44,11 @@ fn fetch(
     let mut order = server.order("o");
     order.clients = clients;
     set(&mut order);
-    thread::spawn(move || chain::fetch(&order).expect("an order that can be begun"))
+    thread::spawn(move || {
+        FetchRun::new(&order)
+            .run(&order, &[&chain::receive::ChainReceiver])
+            .expect("an order that can be begun")
+    })
 }
 
 /// One client that a test can end in the middle, as by Ctrl-C.

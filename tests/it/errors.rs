@@ -107,7 +107,7 @@ impl Table {
         order.out = folder.path().to_owned();
         set(&mut order);
         self.words.push((server.port().to_string(), "PORT"));
-        match tcp::fetch(&order) {
+        match FetchRun::new(&order).run(&order, &[&tcp::receive::TCP]) {
             Ok(ends) => self.add_end(&ends),
             Err(error) => self.add(&error),
         }

@@ -377,7 +377,9 @@ fn clients_of_two_files_muster_separately() {
             .into_iter()
             .map(|order| {
                 thread::spawn(move || {
-                    gatecast::internals::transport::tcp::fetch(&order).expect("begun")
+                    gatecast::internals::client::FetchRun::new(&order)
+                        .run(&order, &[&gatecast::internals::transport::tcp::receive::TCP])
+                        .expect("begun")
                 })
             })
             .collect();
@@ -389,7 +391,11 @@ fn clients_of_two_files_muster_separately() {
         }
         // A client that names no file is refused when two are offered.
         orders[0].file = None;
-        let why = failed(gatecast::internals::transport::tcp::fetch(&orders[0]).expect("begun"));
+        let why = failed(
+            gatecast::internals::client::FetchRun::new(&orders[0])
+                .run(&orders[0], &[&gatecast::internals::transport::tcp::receive::TCP])
+                .expect("begun"),
+        );
         let told =
             "several files are offered, and this client named none: name one of f.bin, g.bin";
         assert!(why.ends_with(told), "{why}");
@@ -417,7 +423,9 @@ fn sessions_of_two_files_run_at_once() {
                 order.file = Some(FileName::new(file).expect("plain"));
                 order.group = Some(2);
                 thread::spawn(move || {
-                    gatecast::internals::transport::tcp::fetch(&order).expect("begun")
+                    gatecast::internals::client::FetchRun::new(&order)
+                        .run(&order, &[&gatecast::internals::transport::tcp::receive::TCP])
+                        .expect("begun")
                 })
             })
             .collect();

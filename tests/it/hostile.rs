@@ -10,7 +10,7 @@ use std::{
 
 use gatecast::internals::{
     client,
-    client::FetchConfig,
+    client::{FetchConfig, FetchRun},
     digest::Digest,
     proto::{line::LINE_MAX, native::FromClient},
     report,
@@ -506,7 +506,9 @@ fn lying_server_gives_clear_error_and_leaves_no_file() {
         for (words, says_so) in cases {
             let shown = words.chars().take(300).collect::<String>();
             let (order, server, folder) = server_that_sends(words.into_bytes());
-            let ends = gatecast::internals::transport::tcp::fetch(&order).expect("begun");
+            let ends = FetchRun::new(&order)
+                .run(&order, &[&gatecast::internals::transport::tcp::receive::TCP])
+                .expect("begun");
             let why = failed(ends);
             assert!(why.contains(says_so), "{shown}\n{why}");
             assert!(!why.chars().any(char::is_control), "{why:?}");
@@ -526,7 +528,11 @@ fn size_beyond_free_space_is_refused_before_ready() {
     within(LIMIT, || {
         let huge = OFFER.replace("bytes=10", "bytes=9223372036854775807");
         let (order, server, folder) = server_that_sends(huge.into_bytes());
-        let why = failed(gatecast::internals::transport::tcp::fetch(&order).expect("begun"));
+        let why = failed(
+            FetchRun::new(&order)
+                .run(&order, &[&gatecast::internals::transport::tcp::receive::TCP])
+                .expect("begun"),
+        );
         assert!(why.contains("9223372036854775807 bytes are to come and"), "{why}");
         assert_eq!(common::entries(&folder.path().join("out")).len(), 0);
         server.join().expect("no panic");
@@ -543,7 +549,9 @@ fn silent_server_is_given_up_after_stall_limit() {
         order.stall = Duration::from_millis(300);
         let begun = Instant::now();
         let client = thread::spawn(move || {
-            gatecast::internals::transport::tcp::fetch(&order).expect("begun")
+            FetchRun::new(&order)
+                .run(&order, &[&gatecast::internals::transport::tcp::receive::TCP])
+                .expect("begun")
         });
         let (mut stream, _) = listener.accept().expect("a client");
         let words = OFFER.to_owned() + "GO bytes=10\n01234";

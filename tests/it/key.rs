@@ -15,7 +15,7 @@ use gatecast::{
     Fetch, Via,
     internals::{
         client,
-        client::{ClientReport, FetchConfig},
+        client::{ClientReport, FetchConfig, FetchRun},
         digest::Digest,
         http::{self, HttpConfig},
         proto::{
@@ -306,7 +306,7 @@ impl ManInTheMiddle {
         order.key = Some(key(OURS));
         order.out = self.folder.path().join("out");
         order.durable = false;
-        tcp::fetch(&order).expect("begun").remove(0)
+        FetchRun::new(&order).run(&order, &[&tcp::receive::TCP]).expect("begun").remove(0)
     }
 }
 
@@ -478,7 +478,7 @@ fn server_that_sends_a_challenge_back_proves_nothing() {
         });
         let mut order = FetchConfig::new(vec![addr]);
         order.key = Some(key(OURS));
-        let says = failed(tcp::fetch(&order).expect("begun"));
+        let says = failed(FetchRun::new(&order).run(&order, &[&tcp::receive::TCP]).expect("begun"));
         let refused =
             format!("gatecast refused: the server at {addr} does not have this client's key");
         assert_eq!(says, refused);

@@ -4,7 +4,9 @@
 //! overflow. Strings are slices of the input, and every item knows its own bytes, because an
 //! info-hash is computed over them as they were found.
 
-use std::{collections::BTreeMap, fmt};
+use std::collections::BTreeMap;
+
+use crate::proto::line::DecodeError;
 
 /// A value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,13 +28,6 @@ pub struct Item<'a> {
     pub value: Value<'a>,
     /// Its encoding.
     pub raw: &'a [u8],
-}
-
-/// Why bytes are not bencode.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BencodeError {
-    what: &'static str,
-    at: usize,
 }
 
 /// A dictionary being written; its keys come out sorted.
@@ -57,13 +52,13 @@ enum OpenContainer<'a> {
 ///
 /// # Errors
 /// Anything that is not the one way to encode a value, or is over a limit, with its place.
-pub fn decode(input: &[u8]) -> Result<Item<'_>, BencodeError> {
+pub fn decode(input: &[u8]) -> Result<Item<'_>, DecodeError> {
     let mut at = 0;
     let mut items = 0;
     let mut stack: Vec<OpenContainer<'_>> = Vec::new();
     loop {
         let start = at;
-        let fail = |what| Err(BencodeError { what, at: start });
+        let fail = |what| Err(malformed(what, start));
         let (begin, value) = match input.get(at) {
             None => return fail("the input ends too early"),
             Some(b'l' | b'd') if stack.len() == DEPTH_MAX => {
@@ -117,8 +112,7 @@ pub fn decode(input: &[u8]) -> Result<Item<'_>, BencodeError> {
         match stack.last_mut() {
             None if at == input.len() => return Ok(Item { value, raw }),
             None => {
-                let what = "bytes after the value";
-                return Err(BencodeError { what, at });
+                return Err(malformed("bytes after the value", at));
             }
             Some(OpenContainer::List(_, items)) => items.push(Item { value, raw }),
             Some(OpenContainer::Dictionary(_, entries, key)) => match key.take() {
@@ -129,9 +123,14 @@ pub fn decode(input: &[u8]) -> Result<Item<'_>, BencodeError> {
     }
 }
 
+/// Why bytes are not bencode, and where.
+fn malformed(what: &str, at: usize) -> DecodeError {
+    DecodeError(format!("not bencode: {what} (byte {at})"))
+}
+
 /// The integer whose digits begin at `at`, and the place after its `e`.
-fn integer(input: &[u8], at: usize) -> Result<(i64, usize), BencodeError> {
-    let fail = |what| Err(BencodeError { what, at });
+fn integer(input: &[u8], at: usize) -> Result<(i64, usize), DecodeError> {
+    let fail = |what| Err(malformed(what, at));
     // An i64 has at most 20 characters.
     let window = &input[at..input.len().min(at + 21)];
     let Some(len) = window.iter().position(|&byte| byte == b'e') else {
@@ -152,8 +151,8 @@ fn integer(input: &[u8], at: usize) -> Result<(i64, usize), BencodeError> {
 }
 
 /// The string whose length begins at `at`, and the place after it.
-fn string(input: &[u8], at: usize) -> Result<(&[u8], usize), BencodeError> {
-    let fail = |what| Err(BencodeError { what, at });
+fn string(input: &[u8], at: usize) -> Result<(&[u8], usize), DecodeError> {
+    let fail = |what| Err(malformed(what, at));
     // The input is bounded by its caller; nine digits are more than any bound.
     let window = &input[at..input.len().min(at + 10)];
     let Some(len) = window.iter().position(|&byte| byte == b':') else {
@@ -251,14 +250,6 @@ impl Dictionary {
         encoded
     }
 }
-
-impl fmt::Display for BencodeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "not bencode: {} (byte {})", self.what, self.at)
-    }
-}
-
-impl std::error::Error for BencodeError {}
 
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 //! the first byte.
 
 /// A set of the numbers below a fixed length.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bitfield {
     words: Vec<u64>,
     len: u32,

@@ -11,9 +11,10 @@ use crate::{
     digest::Digest,
     proto::{
         bt::{
-            bencode::{self, BencodeError, Dictionary, Item},
+            bencode::{self, Dictionary, Item},
             layout::PieceLayout,
         },
+        line::DecodeError,
         manifest::{FileEntry, Manifest},
     },
     text::FileName,
@@ -36,28 +37,6 @@ pub struct Metainfo {
     pub private: bool,
     /// The `info` dictionary as it was found or made.
     info: Vec<u8>,
-}
-
-/// Why bytes are not a torrent that can be used.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum MetainfoError {
-    /// It is longer than [`METAINFO_MAX`].
-    TooLong(usize),
-    /// It is not bencode.
-    Bencode(BencodeError),
-    /// An entry is missing or has another type.
-    Missing(&'static str),
-    /// An entry has an invalid value.
-    Invalid {
-        /// The entry.
-        key: &'static str,
-        /// Its value.
-        value: String,
-        /// Which values are valid.
-        expected: &'static str,
-    },
-    /// A kind of torrent that is not supported.
-    Unsupported(&'static str),
 }
 
 /// Longest `.torrent`, bytes: [`PIECES_MAX`] pieces, and as much again for the rest as any has.
@@ -121,8 +100,9 @@ impl Metainfo {
         bytes: u64,
         piece_bytes: u32,
         pieces: Vec<Digest>,
-    ) -> Result<Self, MetainfoError> {
-        Self::make(name, bytes, None, (piece_bytes, pieces))
+    ) -> Result<Self, DecodeError> {
+        let info = Dictionary::default().count("length", bytes);
+        Self::make(info, name, bytes, piece_bytes, pieces)
     }
 
     /// A torrent of the files of a folder in the manifest's order, private to its tracker. It has no
@@ -135,26 +115,22 @@ impl Metainfo {
         manifest: &Manifest,
         piece_bytes: u32,
         pieces: Vec<Digest>,
-    ) -> Result<Self, MetainfoError> {
+    ) -> Result<Self, DecodeError> {
         let mut files = vec![b'l'];
         manifest.files().iter().for_each(|file| files.extend(encode_file(file)));
         files.push(b'e');
-        Self::make(name, manifest.bytes(), Some(files), (piece_bytes, pieces))
+        let info = Dictionary::default().raw("files", files);
+        Self::make(info, name, manifest.bytes(), piece_bytes, pieces)
     }
 
     fn make(
+        info: Dictionary,
         name: FileName,
         bytes: u64,
-        files: Option<Vec<u8>>,
-        (piece_bytes, pieces): (u32, Vec<Digest>),
-    ) -> Result<Self, MetainfoError> {
-        let length = i64::try_from(bytes)
-            .map_err(|_| MetainfoError::invalid("length", bytes, "fewer bytes"))?;
+        piece_bytes: u32,
+        pieces: Vec<Digest>,
+    ) -> Result<Self, DecodeError> {
         let joined: Vec<u8> = pieces.iter().flat_map(|piece| *piece.as_bytes()).collect();
-        let info = match files {
-            Some(files) => Dictionary::default().raw("files", files),
-            None => Dictionary::default().integer("length", length),
-        };
         let info = info
             .bytes("name", name.as_str())
             .integer("piece length", i64::from(piece_bytes))
@@ -195,40 +171,38 @@ impl Metainfo {
     ///
     /// # Errors
     /// What is wrong with it, and the value.
-    pub fn decode(bytes: &[u8]) -> Result<Self, MetainfoError> {
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         if bytes.len() > METAINFO_MAX {
-            return Err(MetainfoError::TooLong(bytes.len()));
+            return Err(unusable(format_args!("{} bytes, of {METAINFO_MAX} at most", bytes.len())));
         }
-        let torrent = bencode::decode(bytes).map_err(MetainfoError::Bencode)?;
-        let info = torrent.get("info").ok_or(MetainfoError::Missing("info"))?;
+        let torrent = bencode::decode(bytes).map_err(unusable)?;
+        let info = torrent.get("info").ok_or_else(|| missing("info"))?;
         if info.get("files").is_some() {
-            return Err(MetainfoError::Unsupported("it holds several files"));
+            return Err(unusable("it holds several files"));
         }
         let attr = info.get("attr").and_then(Item::bytes);
         if attr.is_some_and(|attr| attr.contains(&b'l')) {
-            return Err(MetainfoError::Unsupported("its file is a symbolic link"));
+            return Err(unusable("its file is a symbolic link"));
         }
         let number = |key: &'static str| {
             let item = info.get(key).and_then(Item::integer);
-            item.ok_or(MetainfoError::Missing(key))
+            item.ok_or_else(|| missing(key))
         };
         let length = number("length")?;
-        let length = u64::try_from(length)
-            .map_err(|_| MetainfoError::invalid("length", length, "at least 1"))?;
+        let length = u64::try_from(length).map_err(|_| invalid("length", length, "at least 1"))?;
         let piece_bytes = number("piece length")?;
         let piece_bytes = u32::try_from(piece_bytes)
-            .map_err(|_| MetainfoError::invalid("piece length", piece_bytes, PIECE_LENGTHS))?;
+            .map_err(|_| invalid("piece length", piece_bytes, PIECE_LENGTHS))?;
         let name = info.get("name").and_then(Item::text);
-        let name = name.ok_or(MetainfoError::Missing("name"))?;
-        let name = FileName::new(name).map_err(|_| {
-            MetainfoError::invalid("name", crate::text::escape(name), "a plain file name")
-        })?;
+        let name = name.ok_or_else(|| missing("name"))?;
+        let name = FileName::new(name)
+            .map_err(|_| invalid("name", crate::text::escape(name), "a plain file name"))?;
         let pieces = info.get("pieces").and_then(Item::bytes);
-        let pieces = pieces.ok_or(MetainfoError::Missing("pieces"))?;
+        let pieces = pieces.ok_or_else(|| missing("pieces"))?;
         let (digests, rest) = pieces.as_chunks::<{ Digest::LEN }>();
         if !rest.is_empty() {
             let len = format!("{} bytes", pieces.len());
-            return Err(MetainfoError::invalid("pieces", len, "a multiple of 20 bytes"));
+            return Err(invalid("pieces", len, "a multiple of 20 bytes"));
         }
         let made = Self {
             announce: torrent.get("announce").and_then(Item::text).map(str::to_owned),
@@ -252,7 +226,7 @@ impl Metainfo {
         bytes: &[u8],
         name: &FileName,
         manifest: &Manifest,
-    ) -> Result<Self, MetainfoError> {
+    ) -> Result<Self, DecodeError> {
         let piece = piece_bytes(manifest.bytes());
         let count = u32::try_from(manifest.bytes().div_ceil(u64::from(piece)));
         let count = count.map_or(PIECES_MAX, |count| count.min(PIECES_MAX)) as usize;
@@ -262,59 +236,49 @@ impl Metainfo {
         let from = to - count * Digest::LEN;
         let at = bytes.windows(INFO_KEY.len()).position(|found| found == INFO_KEY);
         let info = at.and_then(|at| bytes.get(at + INFO_KEY.len()..)?.get(..expected.len()));
-        let info = info.ok_or(MetainfoError::Missing("info"))?;
+        let info = info.ok_or_else(|| missing("info"))?;
         expected[from..to].copy_from_slice(&info[from..to]);
         if info != expected {
-            return Err(MetainfoError::Unsupported("it is not of the folder that is offered"));
+            return Err(unusable("it is not of the folder that is offered"));
         }
         let (pieces, _) = info[from..to].as_chunks::<{ Digest::LEN }>();
         make(pieces.iter().map(|bytes| Digest::from_bytes(*bytes)).collect())
     }
 
-    fn check(&self) -> Result<(), MetainfoError> {
+    fn check(&self) -> Result<(), DecodeError> {
         let piece = self.piece_bytes;
         if !(PIECE_MIN..=PIECE_MAX).contains(&piece) || !piece.is_power_of_two() {
-            return Err(MetainfoError::invalid("piece length", piece, PIECE_LENGTHS));
+            return Err(invalid("piece length", piece, PIECE_LENGTHS));
         }
         if self.bytes == 0 {
-            return Err(MetainfoError::Unsupported("its file is empty"));
+            return Err(unusable("its file is empty"));
         }
         let pieces = self.bytes.div_ceil(u64::from(piece));
         let digests = self.pieces.len();
         if pieces > u64::from(PIECES_MAX) {
             let expected = "at most 524288 pieces";
-            return Err(MetainfoError::invalid("length", self.bytes, expected));
+            return Err(invalid("length", self.bytes, expected));
         }
         if pieces != digests as u64 {
             let value = format!("{digests} digests");
-            return Err(MetainfoError::invalid("pieces", value, "one digest for each piece"));
+            return Err(invalid("pieces", value, "one digest for each piece"));
         }
         Ok(())
     }
 }
 
-impl MetainfoError {
-    fn invalid(key: &'static str, value: impl fmt::Display, expected: &'static str) -> Self {
-        Self::Invalid { key, value: value.to_string(), expected }
-    }
+/// Why bytes are not a torrent that can be used.
+fn unusable(why: impl fmt::Display) -> DecodeError {
+    DecodeError(format!("not a usable torrent: {why}"))
 }
 
-impl fmt::Display for MetainfoError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("not a usable torrent: ")?;
-        match self {
-            Self::TooLong(len) => write!(f, "{len} bytes, of {METAINFO_MAX} at most"),
-            Self::Bencode(error) => error.fmt(f),
-            Self::Missing(key) => write!(f, "'{key}' is missing"),
-            Self::Invalid { key, value, expected } => {
-                write!(f, "invalid '{key}' '{value}': expected {expected}")
-            }
-            Self::Unsupported(what) => f.write_str(what),
-        }
-    }
+fn missing(key: &str) -> DecodeError {
+    unusable(format_args!("'{key}' is missing"))
 }
 
-impl std::error::Error for MetainfoError {}
+fn invalid(key: &str, value: impl fmt::Display, expected: &str) -> DecodeError {
+    unusable(format_args!("invalid '{key}' '{value}': expected {expected}"))
+}
 
 #[cfg(test)]
 mod tests;

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// The pieces that were not sent yet, and which were revealed to whom.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct SuperSeeder {
     /// The pieces to reveal next.
     unrevealed: VecDeque<u32>,
@@ -48,7 +48,7 @@ pub struct SuperSeeder {
     exhausted_at: Option<Moment>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct SeededPeer {
     revealed: Bitfield,
     has: Bitfield,
@@ -90,15 +90,11 @@ impl SuperSeeder {
         random.shuffle(&mut unrevealed);
         Self {
             unrevealed: unrevealed.into(),
-            peers: BTreeMap::new(),
-            turns: VecDeque::new(),
-            pending: 0,
             piece_bytes,
             copies: vec![0; pieces as usize],
             revealed_once: Bitfield::new(pieces),
             brought: Bitfield::new(pieces),
-            reveals_all: false,
-            exhausted_at: None,
+            ..Self::default()
         }
     }
 
@@ -121,14 +117,7 @@ impl SuperSeeder {
     pub fn add_peer(&mut self, peer: u32) {
         self.remove_peer(peer);
         let none = Bitfield::new(self.revealed_once.len());
-        let new = SeededPeer {
-            revealed: none.clone(),
-            has: none,
-            pending: Vec::new(),
-            sent: 0.0,
-            since: Moment(0),
-            doubtful: false,
-        };
+        let new = SeededPeer { revealed: none.clone(), has: none, ..SeededPeer::default() };
         self.peers.insert(peer, new);
     }
 

@@ -5,11 +5,12 @@
 //! it names are checked by the [`PiecePicker`](crate::proto::bt::piece_picker::PiecePicker), which
 //! knows the torrent.
 
-use std::fmt;
-
 use crate::{
     digest::Digest,
-    proto::bt::bencode::{self, BencodeError, Dictionary, Item},
+    proto::{
+        bt::bencode::{self, Dictionary, Item},
+        line::DecodeError,
+    },
 };
 
 /// A part of a piece, as it is requested.
@@ -89,25 +90,6 @@ pub struct MessageLimits {
     pub fast: bool,
 }
 
-/// Why bytes are not a valid message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum WireError {
-    /// A handshake of another protocol.
-    NotBitTorrent,
-    /// A message of so many bytes is longer than the limit.
-    TooLong(usize),
-    /// A message of this kind cannot have so many bytes.
-    WrongLength(u8, usize),
-    /// A message of this kind belongs to an extension that was not agreed on.
-    NotAgreed(u8),
-    /// The torrent does not have this piece.
-    NoSuchPiece(u32),
-    /// A bitfield with bits set beyond the last piece.
-    SpareBits,
-    /// The body of an extension handshake is not bencode.
-    Bencode(BencodeError),
-}
-
 /// A peer's id (BEP 20).
 pub type PeerId = [u8; 20];
 
@@ -173,9 +155,10 @@ impl Handshake {
     ///
     /// # Errors
     /// It is of another protocol.
-    pub fn decode(bytes: &[u8; HANDSHAKE_LEN]) -> Result<Self, WireError> {
+    pub fn decode(bytes: &[u8; HANDSHAKE_LEN]) -> Result<Self, DecodeError> {
         if !bytes.starts_with(PROTOCOL) {
-            return Err(WireError::NotBitTorrent);
+            let what = "a handshake of another protocol than BitTorrent";
+            return Err(DecodeError(what.to_owned()));
         }
         let part = |from: usize| bytes[from..from + 20].try_into().expect("twenty bytes");
         Ok(Self {
@@ -229,7 +212,7 @@ impl<'a> Message<'a> {
     ///
     /// # Errors
     /// A length that its message cannot have, or a message that was not agreed on.
-    pub fn decode(frame: &'a [u8], limits: MessageLimits) -> Result<Self, WireError> {
+    pub fn decode(frame: &'a [u8], limits: MessageLimits) -> Result<Self, DecodeError> {
         let Some((&id, body)) = frame.split_first() else {
             return Ok(Self::KeepAlive);
         };
@@ -244,10 +227,10 @@ impl<'a> Message<'a> {
             _ => true,
         };
         if matches!(id, 13..=17) && !limits.fast {
-            return Err(WireError::NotAgreed(id));
+            return Err(DecodeError(format!("message {id}, which was not agreed on")));
         }
         if !has_valid_length {
-            return Err(WireError::WrongLength(id, body.len()));
+            return Err(DecodeError(format!("message {id} with {} bytes", body.len())));
         }
         let number =
             |at: usize| u32::from_be_bytes(body[at..at + 4].try_into().expect("four bytes"));
@@ -276,13 +259,13 @@ impl<'a> Message<'a> {
 ///
 /// # Errors
 /// The message is longer than `limits` allow.
-pub fn frame_len(bytes: &[u8], limits: MessageLimits) -> Result<Option<usize>, WireError> {
+pub fn frame_len(bytes: &[u8], limits: MessageLimits) -> Result<Option<usize>, DecodeError> {
     let Some(head) = bytes.first_chunk::<4>() else {
         return Ok(None);
     };
     let len = u32::from_be_bytes(*head) as usize;
     if len > limits.max_len() {
-        return Err(WireError::TooLong(len));
+        return Err(DecodeError(format!("a message of {len} bytes is too long")));
     }
     Ok((bytes.len() - 4 >= len).then_some(len + 4))
 }
@@ -307,8 +290,8 @@ impl ExtendedHandshake {
     ///
     /// # Errors
     /// It is not bencode. Values that make no sense are ignored.
-    pub fn decode(body: &[u8]) -> Result<Self, WireError> {
-        let dictionary = bencode::decode(body).map_err(WireError::Bencode)?;
+    pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
+        let dictionary = bencode::decode(body)?;
         let number = |key| dictionary.get(key).and_then(Item::integer);
         Ok(Self {
             port: number("p").and_then(|port| u16::try_from(port).ok()).filter(|&port| port > 0),
@@ -322,22 +305,6 @@ impl ExtendedHandshake {
         })
     }
 }
-
-impl fmt::Display for WireError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotBitTorrent => f.write_str("a handshake of another protocol than BitTorrent"),
-            Self::TooLong(len) => write!(f, "a message of {len} bytes is too long"),
-            Self::WrongLength(id, len) => write!(f, "message {id} with {len} bytes"),
-            Self::NotAgreed(id) => write!(f, "message {id}, which was not agreed on"),
-            Self::NoSuchPiece(piece) => write!(f, "there is no piece {piece}"),
-            Self::SpareBits => f.write_str("a bitfield with bits beyond the last piece"),
-            Self::Bencode(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for WireError {}
 
 #[cfg(test)]
 mod tests;

@@ -70,11 +70,11 @@ impl Continuity {
         }
         let pid = packet.pid();
         // A control of 0 is reserved and to be discarded (2.4.3.4).
-        if pid == PID_NULL || packet.bytes()[3] & 0x30 == 0 {
+        if pid == PID_NULL || packet.0[3] & 0x30 == 0 {
             return;
         }
         let counter = packet.counter();
-        let tail = *packet.bytes().last_chunk().expect("188 bytes");
+        let tail = *packet.0.last_chunk().expect("188 bytes");
         let state = &mut self.pids[usize::from(pid)];
         let before =
             std::mem::replace(state, PidState { last: Some(counter), repeated: false, tail });

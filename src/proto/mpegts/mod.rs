@@ -58,11 +58,6 @@ impl<'a> TsPacket<'a> {
         Self(bytes)
     }
 
-    /// All 188 bytes.
-    pub fn bytes(self) -> &'a [u8; PACKET] {
-        self.0
-    }
-
     /// Which of the multiplexed streams it belongs to.
     pub fn pid(self) -> u16 {
         u16::from_be_bytes([self.0[1], self.0[2]]) & PID_NULL

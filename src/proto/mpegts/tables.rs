@@ -103,7 +103,7 @@ impl TableAssembler {
         } else {
             self.section.extend_from_slice(payload);
         }
-        self.coming.push(*packet.bytes());
+        self.coming.push(*packet.0);
         if self.coming.len() > SECTION_PACKETS_MAX {
             // Packets with next to no payload: this never becomes a section.
             self.coming.clear();

@@ -5,7 +5,7 @@ use std::{ops::Range, time::Duration};
 use crate::{proto::udp::Transmit, units::Moment};
 
 /// The ENDs of one stream: the current round, and when the next END is due.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct EndTimer {
     /// The round that the last END named; 0 before the first.
     pub(super) round: u32,

@@ -8,7 +8,7 @@ use crate::proto::udp::{
 };
 
 /// One client of a group.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct GroupMember {
     pub(super) window: u32,
     /// How long it has stalled at least half the group, less how long it was stalled itself.
@@ -38,21 +38,7 @@ pub(super) const RANGES_MAX: usize = 1 << 16;
 impl GroupMember {
     /// A client with room for `window` datagrams, which joins after `seen` datagrams.
     pub(super) fn new(window: u32, seen: u32, liveness: Liveness) -> Self {
-        Self {
-            window,
-            held: Duration::ZERO,
-            full: Duration::ZERO,
-            waited: false,
-            seen,
-            answered: 0,
-            missing: Vec::new(),
-            coming: Vec::new(),
-            coming_for: 0,
-            aside: false,
-            slow: false,
-            rounds: 0,
-            liveness,
-        }
+        Self { window, seen, liveness, ..Self::default() }
     }
 
     /// How many blocks it lacks.

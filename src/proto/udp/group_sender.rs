@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// Sends the blocks of one file to a group.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct GroupSender {
     blocks: u32,
     next_new: u32,
@@ -90,18 +90,10 @@ impl GroupSender {
     pub fn new(blocks: u32, now: Moment) -> Self {
         Self {
             blocks,
-            next_new: 0,
-            pkt: 0,
-            sent: 0,
-            members: BTreeMap::new(),
-            repair: VecDeque::new(),
             planned: blocks,
             ends: EndTimer::new(PAUSE, now),
-            asked: None,
-            faults: Vec::new(),
-            stragglers: Vec::new(),
             polled_at: now,
-            passed_at: None,
+            ..Self::default()
         }
     }
 

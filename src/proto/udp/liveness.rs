@@ -30,7 +30,7 @@ pub const ROUNDS: u64 = 4;
 pub const SLACK: u64 = 16 * 1024;
 
 /// Whether one client still deserves to be sent to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Liveness {
     /// When its last report came.
     pub(super) reported_at: Moment,

@@ -21,8 +21,6 @@
 //! TURN, RTP or QUIC (RFC 9443, section 3) or TFTP (0), so that a stray one is told at once.
 //! There is no checksum beyond UDP's own: the digest over the file is the judge.
 
-use std::fmt;
-
 /// One datagram's meaning; payload borrows from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packet<'a> {
@@ -280,17 +278,6 @@ pub(crate) fn leb_take(bytes: &mut &[u8]) -> Option<u32> {
     None
 }
 
-impl fmt::Display for PacketError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Foreign => f.write_str("no datagram of ours"),
-            Self::Damaged(what) => write!(f, "a damaged datagram: {what}"),
-        }
-    }
-}
-
-impl std::error::Error for PacketError {}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -342,7 +329,7 @@ mod tests {
         assert!(Packet::decode(&whole).is_ok());
         for cut in 0..whole.len() {
             let error = Packet::decode(&whole[..cut]).expect_err("cut");
-            assert_eq!(error == PacketError::Foreign, cut < 3, "{cut}: {error}");
+            assert_eq!(error == PacketError::Foreign, cut < 3, "{cut}: {error:?}");
         }
     }
 

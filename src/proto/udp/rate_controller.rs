@@ -26,7 +26,7 @@ pub struct RateController {
 }
 
 /// What one client told.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct ClientProgress {
     /// The datagrams that it knew of last, and how many of them it had.
     last: (u32, u32),
@@ -46,8 +46,7 @@ struct ClientProgress {
 
 impl ClientProgress {
     fn new(fresh: u32, now: Moment) -> Self {
-        let told = Arrivals::default();
-        Self { last: (0, 0), told, fresh, numbered: 0, arrived: 0, from: now, until: now, cuts: 0 }
+        Self { fresh, from: now, until: now, ..Self::default() }
     }
 
     fn told(&self) -> Arrivals {

@@ -109,10 +109,10 @@ impl BlockReceiver {
         (0..first).for_each(|block| {
             blocks.insert(block);
         });
-        let mut stats = StreamStats::default();
+        let mut stats = StreamStats::starting_at(0);
         let mut limit = numbers_max(count);
         if mode == RepairMode::Raw {
-            stats.trust_numbers();
+            stats.trusted = true;
             limit = Some(count - first);
         }
         Self {
@@ -189,7 +189,7 @@ impl BlockReceiver {
             return Delivery::Nothing;
         }
         if !is_end {
-            self.timer.count_datagram();
+            self.timer.unreported += 1;
         }
         match packet.body {
             Body::Data { block, again, payload } => {

@@ -29,7 +29,7 @@ pub(super) const LINES_MAX: usize = 64;
 pub(super) struct ReportTimer {
     /// Most datagrams between two reports.
     every: u32,
-    unreported: u32,
+    pub(super) unreported: u32,
     reported_at: Moment,
     /// The round of an END that is to be answered, and when.
     answer: Option<(Moment, u32)>,
@@ -40,11 +40,6 @@ impl ReportTimer {
     /// Reports are due after `every` datagrams at the latest.
     pub(super) fn new(every: u32, now: Moment) -> Self {
         Self { every, unreported: 0, reported_at: now, answer: None, answered: 0 }
-    }
-
-    /// A numbered datagram came.
-    pub(super) fn count_datagram(&mut self) {
-        self.unreported += 1;
     }
 
     /// An END of `round` came, to be answered at `at`.

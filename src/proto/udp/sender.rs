@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Sends the blocks of one file to one client.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct BlockSender {
     end: u32,
     next_new: u32,
@@ -64,19 +64,11 @@ impl BlockSender {
         Self {
             end: blocks.end,
             next_new: blocks.start,
-            pkt: 0,
-            sent: 0,
-            seen: 0,
-            repair: BTreeSet::new(),
-            again: BTreeMap::new(),
             window,
-            raw: false,
             ends: EndTimer::new(PAUSE, now),
-            list: ReportedList::default(),
             client: Liveness::new(blocks.end - blocks.start, 0, now),
-            full: Duration::ZERO,
             polled_at: now,
-            waited: false,
+            ..Self::default()
         }
     }
 

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// How far a client says that it has come, and since when it has not come further.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct StallDetector {
     received: u32,
     cum: u32,

@@ -28,7 +28,7 @@ pub struct StreamStats {
     leap: Option<u64>,
     confirmed: u64,
     /// No leap needs to be confirmed.
-    trusted: bool,
+    pub trusted: bool,
     transit: TransitTimes,
 }
 
@@ -83,12 +83,6 @@ const WORDS: usize = (WINDOW / 64) as usize;
 /// ahead is believed once the number after it came too (RFC 3550, appendix A.1): alone it is a
 /// damaged or a forged one.
 pub const LEAP: u64 = crate::proto::udp::control::WINDOW_MAX as u64;
-
-impl Default for StreamStats {
-    fn default() -> Self {
-        Self::starting_at(0)
-    }
-}
 
 impl StreamStats {
     /// A stream whose first datagram has the number `first`.
@@ -148,12 +142,6 @@ impl StreamStats {
             figures.reorder_extent = figures.reorder_extent.max(self.next - 1 - number);
         }
         self.next = self.next.max(number + 1);
-    }
-
-    /// Accepts leaps that no second number confirms: for a stream whose numbers are checked against
-    /// what they carry.
-    pub fn trust_numbers(&mut self) {
-        self.trusted = true;
     }
 
     /// How many datagrams that were refused turned out to be true, as the next one showed.
@@ -284,7 +272,7 @@ mod tests {
 
     #[test]
     fn block_outside_window_is_late_and_a_leap_needs_two() {
-        let mut stats = StreamStats::default();
+        let mut stats = StreamStats::starting_at(0);
         assert!(stats.record(0, 0, Moment(0)));
         assert!(stats.record(LEAP as u32, 0, Moment(0)), "as far as a window");
         let leap = WINDOW as u32 + 500;
@@ -301,7 +289,7 @@ mod tests {
 
     #[test]
     fn jitter_follows_rfc_3550() {
-        let mut stats = StreamStats::default();
+        let mut stats = StreamStats::starting_at(0);
         let mut wanted = 0.0;
         let mut last = 0_i64;
         for (pkt, transit) in [500_i64, 700, 650, 650, 900].into_iter().enumerate() {

@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Shutdown, SocketAddr, TcpStream},
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -50,7 +50,7 @@ pub struct FeedSpec {
 
 /// One end's bytes, and the links over which they go.
 pub struct Feed {
-    spec: FeedSpec,
+    pub(super) spec: FeedSpec,
     closed: AtomicBool,
     state: Mutex<FeedState>,
     changed: Condvar,
@@ -82,13 +82,10 @@ pub struct LinkCount {
 struct Link {
     stream: Arc<TcpStream>,
     peer: SocketAddr,
-    /// From where it takes; [`NONE`] before it has asked.
-    from: AtomicU64,
+    /// From where it takes, once it has asked.
+    from: OnceLock<u64>,
     moved: AtomicU64,
 }
-
-/// No offset.
-const NONE: u64 = u64::MAX;
 
 /// A link that waits for more is woken by so many new bytes ...
 const WAKE_BYTES: u64 = 16 << 10;
@@ -108,7 +105,7 @@ impl Feed {
 
     /// The first `bytes` bytes are there and may be taken.
     pub fn hold(&self, bytes: u64) {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         state.held = Some(bytes);
         if bytes >= state.woke + WAKE_BYTES || bytes == self.spec.bytes {
             state.woke = bytes;
@@ -119,9 +116,9 @@ impl Feed {
 
     /// Only those at these addresses may take from now on.
     pub fn limit_to(&self, only: BTreeSet<IpAddr>) {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         let links = state.links.values();
-        links.filter(|link| !only.contains(&ip_of(link.peer))).for_each(|link| link.close());
+        links.filter(|link| !only.contains(&ip_of(link.peer))).for_each(|link| close(&link.stream));
         state.only = Some(only);
     }
 
@@ -163,22 +160,22 @@ impl Feed {
         let link = Arc::new(Link {
             stream: Arc::clone(stream),
             peer,
-            from: AtomicU64::new(NONE),
+            from: OnceLock::new(),
             moved: AtomicU64::new(0),
         });
         {
-            let mut state = self.lock();
+            let mut state = lock(&self.state);
             let is_ours = state.only.as_ref().is_none_or(|only| only.contains(&ip_of(peer)));
             if !is_ours || self.is_closed() {
                 return Err(Error::protocol(peer, "nobody who may take"));
             }
             if let Some(before) = state.links.insert(seat, Arc::clone(&link)) {
-                before.close();
+                close(&before.stream);
             }
         }
         proven();
         let end = self.send(&link, seat, &mut lines);
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         if state.links.get(&seat).is_some_and(|other| Arc::ptr_eq(other, &link)) {
             state.links.remove(&seat);
         }
@@ -192,10 +189,10 @@ impl Feed {
     fn send(&self, link: &Link, seat: SeatId, lines: &mut LineStream<'_>) -> Result<()> {
         lines.write_line(&ChainLine::Linked(0).encode())?;
         let mut at = self.wait_for_take(lines)?;
-        link.from.store(at, Ordering::Relaxed);
+        let _ = link.from.set(at);
         while at < self.spec.bytes {
             let held = self.wait_beyond(at).ok_or(Error::Interrupted)?;
-            self.lock().sent.entry(seat).or_default().first.get_or_insert_with(clock::now);
+            lock(&self.state).sent.entry(seat).or_default().first.get_or_insert_with(clock::now);
             let copying = Copying {
                 method: Method::Auto.resolved().unwrap_or(Method::Buffered),
                 buffer: copy::COPY_BUF,
@@ -235,7 +232,7 @@ impl Feed {
 
     /// Waits until there is a byte at `at`; `None` when there will be none.
     fn wait_beyond(&self, at: u64) -> Option<u64> {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         loop {
             if self.is_closed() {
                 return None;
@@ -251,20 +248,19 @@ impl Feed {
 
     /// Up to which byte `seat` was sent over its link; `None` if it has not asked for any.
     pub fn sent_to(&self, seat: SeatId) -> Option<u64> {
-        let state = self.lock();
+        let state = lock(&self.state);
         let link = state.links.get(&seat)?;
-        let from = Some(link.from.load(Ordering::Relaxed)).filter(|&from| from != NONE)?;
-        Some(from + link.moved.load(Ordering::Relaxed))
+        Some(link.from.get()? + link.moved.load(Ordering::Relaxed))
     }
 
     /// What `seat` was sent over all its links; waits until then for the one that it has to end, so
     /// that all of it is counted.
     pub fn sent(&self, seat: SeatId, until: Moment) -> LinkCount {
-        let mut state = self.lock();
-        while let Some(left) = clock::left(until).filter(|_| state.links.contains_key(&seat)) {
-            let waited = self.changed.wait_timeout(state, left);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
+        let state = lock(&self.state);
+        let left = clock::left(until).unwrap_or_default();
+        let is_open = |state: &mut FeedState| state.links.contains_key(&seat);
+        let waited = self.changed.wait_timeout_while(state, left, is_open);
+        let state = waited.unwrap_or_else(PoisonError::into_inner).0;
         let mut sent = state.sent.get(&seat).copied().unwrap_or_default();
         sent.bytes += state.links.get(&seat).map_or(0, |link| link.moved.load(Ordering::Relaxed));
         sent
@@ -272,7 +268,7 @@ impl Feed {
 
     /// How many links there are, and how many bytes went over them.
     pub fn progress(&self) -> (usize, u64) {
-        let state = self.lock();
+        let state = lock(&self.state);
         let links = state.links.values();
         (state.links.len(), links.map(|link| link.moved.load(Ordering::Relaxed)).sum())
     }
@@ -280,24 +276,19 @@ impl Feed {
     /// Ends every link, and lets go of the file for another client.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
-        self.lock().links.values().for_each(|link| link.close());
+        lock(&self.state).links.values().for_each(|link| close(&link.stream));
         self.changed.notify_all();
     }
 
     fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
     }
-
-    fn lock(&self) -> MutexGuard<'_, FeedState> {
-        lock(&self.state)
-    }
 }
 
-impl Link {
-    fn close(&self) {
-        // One that is gone already needs no closing.
-        let _ = self.stream.shutdown(Shutdown::Both);
-    }
+/// Ends a connection.
+pub(super) fn close(stream: &TcpStream) {
+    // One that is gone already needs no closing.
+    let _ = stream.shutdown(Shutdown::Both);
 }
 
 /// The address of `peer` in the one form in which addresses are compared.

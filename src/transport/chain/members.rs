@@ -2,9 +2,9 @@
 //! link, and tells each from whom it takes.
 
 use std::{
-    collections::BTreeMap,
-    net::{IpAddr, Shutdown, SocketAddr, TcpStream},
-    sync::{Arc, Mutex, MutexGuard, Weak},
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr, TcpStream},
+    sync::{Arc, Mutex, Weak},
     time::Duration,
 };
 
@@ -21,7 +21,7 @@ use crate::{
     },
     server::{gate::SeatConnection, listener::Connection, lobby::Lobby},
     session::{SeatId, SessionId},
-    transport::chain::feed::{Feed, FeedSpec, ip_of},
+    transport::chain::feed::{Feed, FeedSpec, close, ip_of},
     units::Moment,
 };
 
@@ -34,8 +34,6 @@ pub struct Chains(Mutex<BTreeMap<SessionId, Weak<ChainMembers>>>);
 pub struct ChainMembers {
     /// The server's own end.
     pub feed: Arc<Feed>,
-    session: SessionId,
-    token: Challenge,
     /// Seats are in the order of a roster.
     has_roster: bool,
     state: Mutex<MembersState>,
@@ -104,13 +102,11 @@ impl Chains {
 
     /// Begins the chain of the session of `seat`.
     pub fn begin(&self, seat: &SeatConnection, spec: FeedSpec) -> Arc<ChainMembers> {
-        let (session, token) = (spec.session, spec.token);
+        let session = spec.session;
         let chain = Chain::new(spec.bytes);
         let state = MembersState { chain, seats: BTreeMap::new(), next_tick: Moment(0) };
         let members = Arc::new(ChainMembers {
             feed: Feed::new(spec),
-            session,
-            token,
             has_roster: seat.session().roster.is_some(),
             state: Mutex::new(state),
         });
@@ -120,9 +116,9 @@ impl Chains {
 
     /// A session is over.
     pub fn end(&self, members: &ChainMembers) {
-        lock(&self.0).remove(&members.session);
+        lock(&self.0).remove(&members.feed.spec.session);
         members.feed.close();
-        members.lock().seats.values().for_each(ChainSeat::close);
+        lock(&members.state).seats.values().for_each(ChainSeat::close);
     }
 }
 
@@ -136,21 +132,18 @@ impl ChainMembers {
     pub fn terms(&self, seat: &SeatConnection) -> ChainLine {
         let token = random_token();
         let entry = ChainSeat { token, ip: ip_of(seat.peer()), member: None };
-        let before = self.lock().seats.insert(seat.id(), entry);
+        let before = lock(&self.state).seats.insert(seat.id(), entry);
         before.iter().for_each(ChainSeat::close);
         ChainLine::Terms(token)
     }
 
     /// The addresses of the seats.
-    pub fn addresses(&self) -> Vec<IpAddr> {
-        let mut all: Vec<_> = self.lock().seats.values().map(|seat| seat.ip).collect();
-        all.sort_unstable();
-        all.dedup();
-        all
+    pub fn addresses(&self) -> BTreeSet<IpAddr> {
+        lock(&self.state).seats.values().map(|seat| seat.ip).collect()
     }
 
     fn admits(&self, seat: SeatId, ip: IpAddr) -> bool {
-        self.lock().seats.get(&seat).is_some_and(|seat| seat.ip == ip)
+        lock(&self.state).seats.get(&seat).is_some_and(|seat| seat.ip == ip)
     }
 
     /// A client comes into the chain; `None` if it does not prove its seat, or comes too late.
@@ -163,7 +156,7 @@ impl ChainMembers {
     ) -> Option<Vec<Step>> {
         let ip = ip_of(peer);
         let same = |ours: Challenge| is_same(&ours.0.to_be_bytes(), &token.0.to_be_bytes());
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         let entry = state.seats.get_mut(&seat).filter(|seat| same(seat.token) && seat.ip == ip)?;
         entry.close();
         entry.member = Some((Arc::clone(stream), SocketAddr::new(ip, port)));
@@ -179,7 +172,8 @@ impl ChainMembers {
         let until = clock::now().after(SETTLE_LIMIT);
         let mut is_settled = false;
         loop {
-            if !is_settled && (clock::left(until).is_none() || self.lock().chain.stand(steps)) {
+            if !is_settled && (clock::left(until).is_none() || lock(&self.state).chain.stand(steps))
+            {
                 is_settled = true;
                 if lines.write_line(&ChainLine::Settled.encode()).is_err() {
                     return;
@@ -192,10 +186,10 @@ impl ChainMembers {
                 Err(_) => return,
             };
             match ChainLine::decode(&line) {
-                Ok(ChainLine::At(bytes)) => self.lock().chain.at(seat, bytes),
-                Ok(ChainLine::Linked(step)) => self.lock().chain.linked(seat, step),
+                Ok(ChainLine::At(bytes)) => lock(&self.state).chain.at(seat, bytes),
+                Ok(ChainLine::Linked(step)) => lock(&self.state).chain.linked(seat, step),
                 Ok(ChainLine::Lost(step)) => {
-                    let step = self.lock().chain.lost(seat, step);
+                    let step = lock(&self.state).chain.lost(seat, step);
                     self.send_steps(step.as_slice());
                 }
                 _ => return log::debug!("seat {seat}: no line of a member"),
@@ -205,7 +199,7 @@ impl ChainMembers {
 
     /// The member at the other end of `stream` is gone.
     fn leave(&self, seat: SeatId, stream: &Arc<TcpStream>) {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         let member = state.seats.get(&seat).and_then(|seat| seat.member.as_ref());
         if member.is_some_and(|(ours, _)| Arc::ptr_eq(ours, stream)) {
             let steps = state.chain.leave(seat);
@@ -217,19 +211,19 @@ impl ChainMembers {
     /// The client in `seat` has failed: nobody shall take from it.
     pub fn drop_member(&self, seat: SeatId) {
         // Its own thread does the rest.
-        self.lock().seats.get(&seat).iter().for_each(|seat| seat.close());
+        lock(&self.state).seats.get(&seat).iter().for_each(|seat| seat.close());
     }
 
     /// The gate is open.
     pub fn release(&self, bytes: u64) {
-        self.lock().chain.release(clock::now());
+        lock(&self.state).chain.release(clock::now());
         self.feed.hold(bytes);
     }
 
     /// How far a member is; looks who stands still, where that is due.
     pub fn progress(&self, seat: SeatId) -> u64 {
         let now = clock::now();
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         let mut steps = Vec::new();
         if now >= state.next_tick {
             state.next_tick = now.after(TICK);
@@ -243,16 +237,17 @@ impl ChainMembers {
 
     /// Tells members from whom they take.
     fn send_steps(&self, steps: &[Step]) {
+        let FeedSpec { session, token, .. } = self.feed.spec;
         for &Step { seat, step, from } in steps {
-            let state = self.lock();
+            let state = lock(&self.state);
             let source = |from: SeatId| {
                 let entry = state.seats.get(&from)?;
                 let (_, at) = entry.member.as_ref()?;
-                Some(((from, *at), ticket(entry.token, self.session, seat)))
+                Some(((from, *at), ticket(entry.token, session, seat)))
             };
             let (source, ticket): (_, Digest) = match from.and_then(source) {
                 Some((source, ticket)) => (Some(source), ticket),
-                None => (None, ticket(self.token, self.session, seat)),
+                None => (None, ticket(token, session, seat)),
             };
             let member = state.seats.get(&seat).and_then(|seat| seat.member.as_ref());
             let Some(stream) = member.map(|(stream, _)| Arc::clone(stream)) else { continue };
@@ -266,21 +261,14 @@ impl ChainMembers {
             );
             let line = ChainLine::From { step, source, ticket }.encode();
             if copy::send_all(&stream, &line, clock::now().after(WRITE_LIMIT)).is_err() {
-                let _ = stream.shutdown(Shutdown::Both);
+                close(&stream);
             }
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, MembersState> {
-        lock(&self.state)
     }
 }
 
 impl ChainSeat {
     fn close(&self) {
-        if let Some((stream, _)) = &self.member {
-            // One that is gone already needs no closing.
-            let _ = stream.shutdown(Shutdown::Both);
-        }
+        self.member.iter().for_each(|(stream, _)| close(stream));
     }
 }

@@ -11,11 +11,9 @@
 use std::sync::Arc;
 
 use crate::{
-    client::{ClientReport, FetchConfig, FetchRun},
-    error::Result,
     proto::greeting::Greeting,
     server::builder::ServerCoreBuilder,
-    transport::chain::{members::Chains, receive::ChainReceiver, send::ChainTransport},
+    transport::chain::{members::Chains, send::ChainTransport},
 };
 
 pub mod feed;
@@ -33,12 +31,4 @@ pub fn serve(host: ServerCoreBuilder) -> ServerCoreBuilder {
         Greeting::Chain,
         Arc::new(move |connection, lobby| serving.serve(&connection, lobby)),
     )
-}
-
-/// Fetches over the chain until every client has ended.
-///
-/// # Errors
-/// The fetch cannot be begun. What happens to a client later is in its [`ClientReport`].
-pub fn fetch(config: &FetchConfig) -> Result<Vec<ClientReport>> {
-    FetchRun::new(config).run(config, &[&ChainReceiver])
 }

@@ -22,7 +22,7 @@ use crate::{
         },
     },
     error::{Error, Phase, Result},
-    net::{clock, copy, line_stream::LineStream, storage::FileStorage},
+    net::{clock, copy, line_stream::LineStream},
     proto::{chain::words::ChainLine, greeting::Greeting, native::FromServer},
     server::listener::{ConnectionHandler, Listener},
     session::Via,
@@ -42,20 +42,18 @@ pub struct ChainReceiver;
 #[derive(Debug)]
 struct ChainReceiving {
     feed: Arc<Feed>,
-    file: FileStorage,
     upstream: Arc<Upstream>,
     listener: Listener,
 }
 
 /// How far a copy is.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Taking {
     at: u64,
     reported: u64,
     report_due: Moment,
     first: Option<Moment>,
     last: Moment,
-    from_server: u64,
     from_peers: u64,
     buffer: Vec<u8>,
 }
@@ -112,7 +110,7 @@ impl ReceiveTransport for ChainReceiver {
         let (session, seat, port) = (offer.session, offer.seat, listener.addr().port());
         let join = ChainLine::Join { session, seat, token, port };
         let upstream = Upstream::join(server, session, seat, join)?;
-        Ok(Box::new(ChainReceiving { feed, file: context.file.clone(), upstream, listener }))
+        Ok(Box::new(ChainReceiving { feed, upstream, listener }))
     }
 }
 
@@ -130,13 +128,10 @@ impl ReceiveSession for ChainReceiving {
         let now = clock::now();
         let mut taking = Taking {
             at: context.range.start,
-            reported: 0,
             report_due: now,
-            first: None,
             last: now,
-            from_server: 0,
-            from_peers: 0,
             buffer: vec![0; READ_MAX],
+            ..Taking::default()
         };
         self.feed.hold(taking.at);
         self.report(&mut taking, now);
@@ -158,7 +153,7 @@ impl ReceiveSession for ChainReceiving {
             }
         }
         let counts = Counts {
-            bytes_from_server: Some(taking.from_server),
+            bytes_from_server: Some(taking.at - context.range.start - taking.from_peers),
             bytes_from_peers: Some(taking.from_peers),
             ..Counts::default()
         };
@@ -210,12 +205,7 @@ impl ChainReceiving {
                     taking.at += len as u64;
                     taking.last = clock::now();
                     taking.first.get_or_insert(taking.last);
-                    let from = if link.is_server {
-                        &mut taking.from_server
-                    } else {
-                        &mut taking.from_peers
-                    };
-                    *from += len as u64;
+                    taking.from_peers += if link.is_server { 0 } else { len as u64 };
                     context.moved.fetch_add(len as u64, Ordering::Relaxed);
                     self.feed.hold(taking.at);
                     if taking.last >= taking.report_due || taking.at == context.range.end {
@@ -247,7 +237,7 @@ impl Drop for ChainReceiving {
         self.upstream.close();
         self.listener.stop();
         // Threads that are ending only read.
-        if let Some(Err(error)) = self.file.file().map(|file| file.unlock()) {
+        if let Some(Err(error)) = self.feed.spec.file.file().map(|file| file.unlock()) {
             log::debug!("cannot unlock the copy: {error}");
         }
     }

@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     error::{Error, Phase, Result},
-    net::{clock, copy, line_stream::LineStream, pacing::Pacer, socket},
+    net::{clock, copy, line_stream::LineStream, pacing::Pacer},
     proto::native::FromClient,
     server::{
         catalog::Source,
@@ -21,9 +21,13 @@ use crate::{
     },
     session::Via,
     transfer::Outcome,
-    transport::chain::{
-        feed::FeedSpec,
-        members::{ChainMembers, Chains, random_token},
+    transport::{
+        ProgressWatch,
+        chain::{
+            feed::FeedSpec,
+            members::{ChainMembers, Chains, random_token},
+        },
+        congestion, cut,
     },
     units::Rate,
 };
@@ -52,9 +56,6 @@ const CHECK_EVERY: Duration = Duration::from_millis(100);
 
 /// How long the end of a link whose client has everything is waited for, to count it.
 const COUNT_LIMIT: Duration = Duration::from_secs(2);
-
-/// How often the source file is checked for changes.
-const SOURCE_EVERY: Duration = Duration::from_secs(1);
 
 impl Transport for ChainTransport {
     fn via(&self) -> Via {
@@ -101,37 +102,23 @@ impl ChainSession {
         lines: &mut LineStream<'_>,
         reply: &mut EarlyReply,
     ) -> Result<(), TransferFailure> {
-        let (members, stall) = (self.members(seat), seat.session().stall);
-        let (mut kept, mut since, mut checked) = (offset, clock::now(), clock::now());
+        let (members, mut watch) = (self.members(seat), ProgressWatch::new(offset));
         loop {
             match lines.read_line(clock::now().after(CHECK_EVERY), Phase::Transfer) {
                 Ok(line) if FromClient::decode(&line) == Ok(FromClient::Held) => {}
                 Ok(line) => {
-                    reply.line = Some(line);
-                    reply.heard_at = Some(lines.last_read_at());
                     // The others may have sent it all; its digest tells.
-                    reply.sent = self.source.info.bytes;
+                    let (sent, heard_at) = (self.source.info.bytes, Some(lines.last_read_at()));
+                    *reply = EarlyReply { line: Some(line), heard_at, sent };
                     return Ok(());
                 }
                 Err(Error::TimedOut { .. }) => {}
                 Err(Error::Protocol { what, .. }) => return Err(cut(what)),
                 Err(error) => return Err(cut(error.to_string())),
             }
-            let now = clock::now();
             let has = members.progress(seat.id());
-            if has > kept {
-                (kept, since) = (has, now);
+            if watch.update(seat, has, "byte")? {
                 seat.moved().store(has - offset, Ordering::Relaxed);
-            } else if now.since(since) > stall {
-                let reason = format!("no new byte for {} s, with {kept}", stall.as_secs_f64());
-                return Err(TransferFailure::new(Outcome::TimedOut, reason));
-            }
-            if now.since(checked) > SOURCE_EVERY {
-                checked = now;
-                if let Some(reason) = self.source.change() {
-                    let outcome = Outcome::Cut;
-                    return Err(TransferFailure { outcome, reason, source_changed: true });
-                }
             }
         }
     }
@@ -148,13 +135,11 @@ impl SendSession for ChainSession {
 
     fn only_peers(&self) -> Vec<IpAddr> {
         let members = self.members.get().filter(|_| self.has_key);
-        members.map(|members| members.addresses()).unwrap_or_default()
+        members.into_iter().flat_map(|members| members.addresses()).collect()
     }
 
     fn description(&self, stream: &TcpStream) -> String {
-        let congestion =
-            socket::congestion(stream).unwrap_or_else(|| "unknown congestion control".to_owned());
-        format!("chain, {congestion}")
+        format!("chain, {}", congestion(stream))
     }
 
     fn control(&self) -> Option<&dyn ControlExtension> {
@@ -212,8 +197,4 @@ impl Drop for ChainSession {
             self.chains.end(members);
         }
     }
-}
-
-fn cut(reason: impl Into<String>) -> TransferFailure {
-    TransferFailure::new(Outcome::Cut, reason)
 }

@@ -2,7 +2,7 @@
 //! after.
 
 use std::{
-    net::{Shutdown, SocketAddr, TcpStream},
+    net::{SocketAddr, TcpStream},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -13,6 +13,7 @@ use crate::{
     net::{clock, copy, line_stream::LineStream, lock, socket, spawn},
     proto::chain::words::ChainLine,
     session::{SeatId, SessionId},
+    transport::chain::feed::close,
     units::Moment,
 };
 
@@ -101,7 +102,7 @@ impl Upstream {
                             break;
                         }
                     }
-                    Ok(ChainLine::Settled) => self.lock().settled = true,
+                    Ok(ChainLine::Settled) => lock(&self.state).settled = true,
                     _ => break,
                 },
                 Err(Error::TimedOut { .. }) => continue,
@@ -109,13 +110,13 @@ impl Upstream {
             }
             self.changed.notify_all();
         }
-        self.lock().gone = true;
+        lock(&self.state).gone = true;
         self.changed.notify_all();
     }
 
     /// Makes the link of `step`, to `at` or to the server; `false` if there is a later one.
     fn link(&self, step: u32, at: Option<SocketAddr>, ticket: Digest) -> Result<bool> {
-        if self.lock().link.as_ref().is_some_and(|link| link.step >= step) {
+        if lock(&self.state).link.as_ref().is_some_and(|link| link.step >= step) {
             return Ok(false);
         }
         let to = at.unwrap_or(self.server);
@@ -128,8 +129,8 @@ impl Upstream {
             return Err(Error::protocol(to, "no answer to LINK"));
         }
         let (is_server, stream) = (at.is_none(), Arc::new(stream));
-        let before = self.lock().link.replace(UpstreamLink { step, is_server, stream });
-        before.iter().for_each(UpstreamLink::close);
+        let before = lock(&self.state).link.replace(UpstreamLink { step, is_server, stream });
+        before.iter().for_each(|link| close(&link.stream));
         Ok(true)
     }
 
@@ -143,12 +144,12 @@ impl Upstream {
 
     /// Whether the server has ended this client's part in the chain.
     pub fn is_gone(&self) -> bool {
-        self.lock().gone
+        lock(&self.state).gone
     }
 
     /// Whether `link` is still the one to take from.
     pub fn is_current(&self, link: &UpstreamLink) -> bool {
-        self.lock().link.as_ref().is_some_and(|now| now.step == link.step)
+        lock(&self.state).link.as_ref().is_some_and(|now| now.step == link.step)
     }
 
     /// Says `line` to the server.
@@ -162,8 +163,8 @@ impl Upstream {
 
     /// Ends it.
     pub fn close(&self) {
-        let _ = self.control.shutdown(Shutdown::Both);
-        self.lock().link.iter().for_each(UpstreamLink::close);
+        close(&self.control);
+        lock(&self.state).link.iter().for_each(|link| close(&link.stream));
     }
 
     fn wait(
@@ -171,24 +172,8 @@ impl Upstream {
         until: Moment,
         is_over: impl Fn(&UpstreamState) -> bool,
     ) -> MutexGuard<'_, UpstreamState> {
-        let mut state = self.lock();
-        while !is_over(&state)
-            && let Some(left) = clock::left(until)
-        {
-            let waited = self.changed.wait_timeout(state, left);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
-        state
-    }
-
-    fn lock(&self) -> MutexGuard<'_, UpstreamState> {
-        lock(&self.state)
-    }
-}
-
-impl UpstreamLink {
-    fn close(&self) {
-        // One that is gone already needs no closing.
-        let _ = self.stream.shutdown(Shutdown::Both);
+        let left = clock::left(until).unwrap_or_default();
+        let waited = self.changed.wait_timeout_while(lock(&self.state), left, |now| !is_over(now));
+        waited.unwrap_or_else(PoisonError::into_inner).0
     }
 }

@@ -36,7 +36,6 @@ use crate::{
 #[derive(Debug)]
 pub struct Announcer {
     announcing: Arc<Announcing>,
-    ended: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -47,6 +46,7 @@ struct Announcing {
     tracker: Tracker,
     port: u16,
     reports_shares: bool,
+    ended: AtomicBool,
 }
 
 /// A tracker, with the addresses of its host: these are looked up once and cannot change.
@@ -80,13 +80,17 @@ impl Announcer {
         port: u16,
         reports_shares: bool,
     ) -> Result<Self> {
-        let announcing =
-            Arc::new(Announcing { member: Arc::clone(member), tracker, port, reports_shares });
-        let ended = Arc::new(AtomicBool::new(false));
-        let (regular, ending) = (Arc::clone(&announcing), Arc::clone(&ended));
-        let thread = spawn("announce", move || regular.run(&ending))
+        let announcing = Arc::new(Announcing {
+            member: Arc::clone(member),
+            tracker,
+            port,
+            reports_shares,
+            ended: AtomicBool::new(false),
+        });
+        let regular = Arc::clone(&announcing);
+        let thread = spawn("announce", move || regular.run())
             .map_err(Error::io("start the announcing thread", "this process"))?;
-        Ok(Self { announcing, ended, thread: Some(thread) })
+        Ok(Self { announcing, thread: Some(thread) })
     }
 
     /// Makes the first announce and dials the peers that the tracker names. With `wait` it also
@@ -122,7 +126,7 @@ impl Announcer {
 
     /// Ends the thread, and tells the tracker that we leave.
     pub fn stop(&mut self) {
-        self.ended.store(true, Ordering::Relaxed);
+        self.announcing.ended.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
             if thread.join().is_err() {
@@ -138,16 +142,16 @@ impl Announcer {
 
 impl Drop for Announcer {
     fn drop(&mut self) {
-        self.ended.store(true, Ordering::Relaxed);
+        self.announcing.ended.store(true, Ordering::Relaxed);
     }
 }
 
 impl Announcing {
     /// The thread: announces at the tracker's interval until the copy is complete, and then once.
-    fn run(&self, ended: &AtomicBool) {
+    fn run(&self) {
         let mut announced_complete = self.member.is_complete();
         let mut next = clock::now().after(Duration::from_secs(RETRY_SECONDS));
-        while !ended.load(Ordering::Relaxed) {
+        while !self.ended.load(Ordering::Relaxed) {
             thread::park_timeout(CHECK_INTERVAL);
             let complete = self.member.is_complete();
             let due = if complete { !announced_complete } else { clock::left(next).is_none() };

@@ -4,14 +4,14 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use crate::{
-    net::clock,
+    net::{clock, lock},
     proto::{
         bt::tracker::{
-            TrackerError,
             announce::{Announce, AnnounceEvent},
             response, scrape,
         },
         http::{request::HttpRequest, response::HttpResponse, text::percent_encode},
+        line::DecodeError,
     },
     server::lobby::Lobby,
     text::FileName,
@@ -44,12 +44,11 @@ impl Torrents {
         }
         let query = request.query.as_deref().unwrap_or_default();
         if request.path == "/announce" && is_of_browser(request) {
-            let failure = TrackerError::Refused("a browser cannot be a peer");
-            let body = response::encode_failure(&failure.to_string());
+            let body = response::encode_failure("a browser cannot be a peer");
             return Some(HttpResponse::new(200, "text/plain", body));
         }
         // A failure is a response like any other (BEP 3).
-        let tracker = |result: Result<Vec<u8>, TrackerError>| {
+        let tracker = |result: Result<Vec<u8>, DecodeError>| {
             let body = result.unwrap_or_else(|error| response::encode_failure(&error.to_string()));
             HttpResponse::new(200, "text/plain", body)
         };
@@ -79,7 +78,7 @@ impl Torrents {
     /// folder may be long.
     fn torrent_file(&self, torrent: &Torrent, local: SocketAddr) -> Arc<[u8]> {
         let local = unmapped(local);
-        let mut made = torrent.file();
+        let mut made = lock(&torrent.file);
         if let Some((_, file)) = made.as_ref().filter(|(at, _)| *at == local) {
             return Arc::clone(file);
         }
@@ -98,15 +97,20 @@ impl Torrents {
         query: &str,
         peer: SocketAddr,
         local: SocketAddr,
-    ) -> Result<Vec<u8>, TrackerError> {
+    ) -> Result<Vec<u8>, DecodeError> {
         let announce = Announce::decode(query)?;
-        let torrent = self.by_info_hash(announce.info_hash).ok_or(TrackerError::Refused(
-            "no such torrent is known here; GET its /NAME.torrent first",
-        ))?;
+        let torrent = self.by_info_hash(announce.info_hash).ok_or_else(|| {
+            DecodeError("no such torrent is known here; GET its /NAME.torrent first".to_owned())
+        })?;
         let ip = peer.ip().to_canonical();
         let has_seat = torrent.member.has_seat(announce.peer_id, ip);
-        let response =
-            torrent.registry().announce(&announce, ip, has_seat, unmapped(local), clock::now())?;
+        let response = lock(&torrent.registry).announce(
+            &announce,
+            ip,
+            has_seat,
+            unmapped(local),
+            clock::now(),
+        )?;
         if announce.event != AnnounceEvent::Stopped && announce.left != Some(0) {
             let addr = SocketAddr::new(ip, announce.port);
             let due = clock::now().after(DIAL_AFTER);
@@ -119,12 +123,12 @@ impl Torrents {
         Ok(response.encode_with(&format!("'{name}' waits for the clients of a session")))
     }
 
-    fn scrape(&self, query: &str) -> Result<Vec<u8>, TrackerError> {
+    fn scrape(&self, query: &str) -> Result<Vec<u8>, DecodeError> {
         let hashes = scrape::decode_query(query)?;
         let torrents = self.snapshot();
         let torrents = torrents
             .iter()
-            .map(|torrent| (torrent.member.info_hash, torrent.registry().counts()))
+            .map(|torrent| (torrent.member.info_hash, lock(&torrent.registry).counts()))
             .filter(|(hash, _)| hashes.is_empty() || hashes.contains(hash));
         Ok(scrape::encode(torrents))
     }

@@ -17,13 +17,10 @@
 use std::sync::Arc;
 
 use crate::{
-    client::{ClientReport, FetchConfig, FetchRun},
-    error::Result,
     proto::greeting::Greeting,
     server::{builder::ServerCoreBuilder, config::AutoMode},
     session::Via,
     transport::swarm::{
-        receive::SwarmReceiveTransport,
         send::SwarmTransport,
         torrents::{SwarmServerConfig, Torrents},
     },
@@ -65,12 +62,4 @@ pub fn serve(
         .transport(Box::new(SwarmTransport { torrents: Arc::clone(&torrents) }))
         .handler(Greeting::Swarm, Arc::new(move |connection, _| serving.serve(connection)));
     (host, torrents)
-}
-
-/// Fetches over the swarm until every client has ended.
-///
-/// # Errors
-/// The fetch cannot be begun. What happens to a client later is in its [`ClientReport`].
-pub fn fetch(config: &FetchConfig) -> Result<Vec<ClientReport>> {
-    FetchRun::new(config).run(config, &[&SwarmReceiveTransport::default()])
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Condvar, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -52,7 +52,7 @@ impl Outbox {
     /// write or at [`Outbox::flush_all`]. Returns how many bytes wait.
     #[must_use]
     pub fn push(&self, messages: &[Message<'_>], urgent: bool) -> usize {
-        let mut queue = self.lock();
+        let mut queue = lock(&self.queue);
         queue.urgent |= urgent;
         messages.iter().for_each(|message| message.encode(&mut queue.control));
         queue.control.len()
@@ -60,7 +60,7 @@ impl Outbox {
 
     /// Queues a block to be sent from the next flush on; false when too many wait.
     pub fn push_block(&self, block: Block) -> bool {
-        let mut queue = self.lock();
+        let mut queue = lock(&self.queue);
         if queue.requests.len() >= REQUESTS_MAX {
             return false;
         }
@@ -70,7 +70,7 @@ impl Outbox {
 
     /// Drops a queued block; false when it is not queued any more.
     pub fn cancel(&self, block: Block) -> bool {
-        let mut queue = self.lock();
+        let mut queue = lock(&self.queue);
         let before = queue.requests.len();
         queue.requests.retain(|waiting| *waiting != block);
         queue.requests.len() < before
@@ -78,7 +78,7 @@ impl Outbox {
 
     /// Drops every queued block and returns them.
     pub fn cancel_all(&self) -> Vec<Block> {
-        self.lock().requests.drain(..).collect()
+        lock(&self.queue).requests.drain(..).collect()
     }
 
     /// Wakes a sleeping writer when urgent messages or blocks wait.
@@ -92,7 +92,7 @@ impl Outbox {
     }
 
     fn wake_if(&self, waits: impl Fn(&OutboxQueue) -> bool) {
-        let mut queue = self.lock();
+        let mut queue = lock(&self.queue);
         let wake = queue.idle && waits(&queue);
         if wake {
             queue.idle = false;
@@ -106,14 +106,14 @@ impl Outbox {
 
     /// Ends the writer.
     pub fn close(&self) {
-        self.lock().closed = true;
+        lock(&self.queue).closed = true;
         self.wake.notify_all();
     }
 
     /// Waits until there is something to write.
     pub fn next_write(&self) -> NextWrite {
         let deadline = clock::now().after(KEEP_ALIVE);
-        let mut queue = self.lock();
+        let mut queue = lock(&self.queue);
         loop {
             if queue.closed {
                 return NextWrite::Closed;
@@ -128,10 +128,6 @@ impl Outbox {
             queue = self.wake.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
             queue.idle = false;
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, OutboxQueue> {
-        lock(&self.queue)
     }
 }
 

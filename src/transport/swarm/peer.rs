@@ -216,7 +216,7 @@ fn hopeless(progress: &Progress, gone: Duration, quiet: Duration) -> Option<&'st
 impl Drop for Peer {
     fn drop(&mut self) {
         self.member.close();
-        self.member.unlock_file();
+        self.member.store.unlock();
         self.listener.stop();
     }
 }

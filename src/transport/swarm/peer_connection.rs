@@ -19,9 +19,12 @@ use std::{
 use crate::{
     error::{Error, Result},
     net::{clock, tcp_info},
-    proto::bt::{
-        receive_rate::ReceiveRate,
-        wire::{self, Block, Handshake, Message, MessageLimits, PeerId, WireError},
+    proto::{
+        bt::{
+            receive_rate::ReceiveRate,
+            wire::{self, Block, Handshake, Message, MessageLimits, PeerId},
+        },
+        line::DecodeError,
     },
     transfer::Evidence,
     transport::swarm::{
@@ -317,7 +320,7 @@ impl PeerConnection {
         let mut buffer = vec![0; (self.limits.max_len() + 4) * 2];
         let (mut from, mut to) = (0, 0);
         let (mut unknown, mut bitfields, mut begun) = (0, 0, false);
-        let invalid = |error: WireError| self.violation(error);
+        let invalid = |error: DecodeError| self.violation(error);
         let mut rate = ReceiveRate::default();
         loop {
             while let Some(len) =

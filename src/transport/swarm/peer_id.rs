@@ -14,30 +14,21 @@ use crate::{
 
 /// What a gatecast peer is to its swarm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Role {
     /// The server's seeder.
-    Seeder,
+    Seeder = b'S',
     /// A client with a seat at the gate; the seeder reveals pieces to it.
-    Seated,
+    Seated = b'P',
     /// A peer without a gate, like those of other programs.
-    External,
+    External = b'L',
 }
 
 impl Role {
     /// The role that `id` claims; `None` for ids of other programs.
     pub fn of(id: &PeerId) -> Option<Self> {
         let letter = id.strip_prefix(PEER_ID_PREFIX)?[0];
-        [Self::Seeder, Self::Seated, Self::External]
-            .into_iter()
-            .find(|role| role.letter() == letter)
-    }
-
-    fn letter(self) -> u8 {
-        match self {
-            Self::Seeder => b'S',
-            Self::Seated => b'P',
-            Self::External => b'L',
-        }
+        [Self::Seeder, Self::Seated, Self::External].into_iter().find(|role| *role as u8 == letter)
     }
 }
 
@@ -58,7 +49,7 @@ pub fn seated_id(session: SessionId, seat: SeatId) -> PeerId {
 fn new_id(role: Role, suffix: &str) -> PeerId {
     let mut id = [b'0'; 20];
     id[..8].copy_from_slice(PEER_ID_PREFIX);
-    id[8] = role.letter();
+    id[8] = role as u8;
     id[9..].copy_from_slice(suffix.as_bytes());
     id
 }

@@ -10,15 +10,17 @@ use std::{
 };
 
 use crate::{
-    proto::bt::{
-        random::Random,
-        tracker::{
-            TrackerError,
-            announce::{Announce, AnnounceEvent, Share},
-            response::AnnounceResponse,
-            scrape::ScrapeCounts,
+    proto::{
+        bt::{
+            random::Random,
+            tracker::{
+                announce::{Announce, AnnounceEvent, Share},
+                response::AnnounceResponse,
+                scrape::ScrapeCounts,
+            },
+            wire::PeerId,
         },
-        wire::PeerId,
+        line::DecodeError,
     },
     session::MAX_SEATS,
     transport::swarm::limits::EXTERNAL_CONNECTIONS,
@@ -114,7 +116,7 @@ impl PeerRegistry {
         has_seat: bool,
         seeder: SocketAddr,
         now: Moment,
-    ) -> Result<AnnounceResponse, TrackerError> {
+    ) -> Result<AnnounceResponse, DecodeError> {
         self.count_announce(ip, has_seat, now)?;
         if now.since(self.swept) >= SWEEP {
             self.swept = now;
@@ -161,16 +163,16 @@ impl PeerRegistry {
         ip: IpAddr,
         has_seat: bool,
         now: Moment,
-    ) -> Result<(), TrackerError> {
+    ) -> Result<(), DecodeError> {
         self.announces.retain(|_, (since, _)| now.since(*since) < SPAN);
         if !has_seat && self.announces.len() >= PEERS_MAX && !self.announces.contains_key(&ip) {
-            return Err(TrackerError::Refused("too many peers announce themselves"));
+            return Err(DecodeError("too many peers announce themselves".to_owned()));
         }
         let (_, count) = self.announces.entry(ip).or_insert((now, 0));
         *count += 1;
         let most = if has_seat { SEAT_ANNOUNCES_MAX } else { ANNOUNCES_MAX };
         if *count > most {
-            return Err(TrackerError::Refused("this address announces itself too often"));
+            return Err(DecodeError("this address announces itself too often".to_owned()));
         }
         Ok(())
     }

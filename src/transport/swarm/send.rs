@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     error::{Error, Result},
-    net::{clock, copy, pacing::Pacer, socket},
+    net::{clock, copy, pacing::Pacer},
     proto::bt::wire::PeerId,
     server::{
         catalog::Source,
@@ -22,7 +22,10 @@ use crate::{
     session::Via,
     text::escape_path,
     transfer::{Evidence, Outcome},
-    transport::swarm::{peer_id::seated_id, torrent::Torrent, torrents::Torrents},
+    transport::{
+        ProgressWatch, congestion, cut,
+        swarm::{peer_id::seated_id, torrent::Torrent, torrents::Torrents},
+    },
     units::Rate,
 };
 
@@ -42,9 +45,6 @@ struct SwarmSendSession {
 
 /// How often a seat's progress is checked.
 const CHECK_INTERVAL: Duration = Duration::from_millis(100);
-
-/// How often the source file is checked for changes.
-const SOURCE_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Transport for SwarmTransport {
     fn via(&self) -> Via {
@@ -95,9 +95,7 @@ impl SendSession for SwarmSendSession {
     }
 
     fn description(&self, stream: &TcpStream) -> String {
-        let congestion =
-            socket::congestion(stream).unwrap_or_else(|| "unknown congestion control".to_owned());
-        format!("swarm, {congestion}")
+        format!("swarm, {}", congestion(stream))
     }
 
     fn send(&self, seat: &SeatConnection, job: SendJob<'_>) -> SendResult {
@@ -105,7 +103,7 @@ impl SendSession for SwarmSendSession {
             copy::send_all(seat.stream(), &job.preface, clock::now().after(seat.session().stall));
         let end = sent.map_err(|stop| match stop {
             copy::Stop::Peer(error) => cut(format!("the connection failed: {error}")),
-            _ => TransferFailure::new(Outcome::TimedOut, "does not take its GO".to_owned()),
+            _ => TransferFailure::new(Outcome::TimedOut, "does not take its GO"),
         });
         let torrent = match &self.torrent {
             Some(torrent) if end.is_ok() && !job.range.is_empty() => torrent,
@@ -152,10 +150,6 @@ fn id_of(seat: &SeatConnection) -> PeerId {
     seated_id(seat.session().id, seat.id())
 }
 
-fn cut(reason: String) -> TransferFailure {
-    TransferFailure::new(Outcome::Cut, reason)
-}
-
 /// Waits until the client sends its receipt: its last byte is in, or it has failed. Meanwhile it
 /// must make progress, wherever its bytes come from.
 fn wait_for_client(
@@ -164,45 +158,32 @@ fn wait_for_client(
     id: PeerId,
 ) -> Result<(), TransferFailure> {
     let piece_bytes = u64::from(torrent.member.metainfo.piece_bytes);
-    let stall = seat.session().stall;
-    let mut checked = clock::now();
-    let (mut pieces, mut since) = (0, checked);
+    let mut watch = ProgressWatch::new(0);
     let failed = |error| cut(format!("the connection failed: {error}"));
     seat.stream().set_read_timeout(Some(CHECK_INTERVAL)).map_err(failed)?;
     loop {
         match seat.stream().peek(&mut [0]) {
-            Ok(0) => return Err(cut("closed the connection before its last byte".to_owned())),
+            Ok(0) => return Err(cut("closed the connection before its last byte")),
             Ok(_) => return Ok(()),
             Err(error) if Error::is_timeout(&error) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(failed(error)),
         }
         torrent.member.update_link();
-        let now = clock::now();
-        let has = torrent.member.pieces_of(id).unwrap_or(pieces);
-        if has > pieces {
-            (pieces, since) = (has, now);
-            let bytes = (u64::from(has) * piece_bytes).min(seat.session().source.info.bytes);
-            seat.moved().store(bytes, Ordering::Relaxed);
-        } else if now.since(since) > stall {
-            let mut reason = format!("no new piece for {} s, with {has}", stall.as_secs_f64());
-            let member = &torrent.member;
-            if member.pieces_of(id).is_none() {
+        let member = &torrent.member;
+        let pieces = member.pieces_of(id);
+        let has = pieces.map_or(watch.has, u64::from);
+        let is_more = watch.update(seat, has, "piece").map_err(|mut failure| {
+            if failure.outcome == Outcome::TimedOut && pieces.is_none() {
                 let (open, most) = (member.connections(), member.connections_max());
-                reason +=
+                failure.reason +=
                     &format!("; no connection to its peer, {open} of {most} connections are open");
             }
-            return Err(TransferFailure::new(Outcome::TimedOut, reason));
-        }
-        if now.since(checked) > SOURCE_INTERVAL {
-            checked = now;
-            if let Some(reason) = seat.session().source.change() {
-                return Err(TransferFailure {
-                    outcome: Outcome::Cut,
-                    reason,
-                    source_changed: true,
-                });
-            }
+            failure
+        })?;
+        if is_more {
+            let bytes = (has * piece_bytes).min(seat.session().source.info.bytes);
+            seat.moved().store(bytes, Ordering::Relaxed);
         }
     }
 }

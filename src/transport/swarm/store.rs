@@ -5,11 +5,7 @@ use std::{io, thread};
 use crate::{
     digest::{Digest, Hasher},
     error::{Error, Result},
-    net::{
-        STACK,
-        copy::{self, Stop},
-        storage::FileStorage,
-    },
+    net::{STACK, copy, storage::FileStorage},
     proto::bt::{
         bitfield::Bitfield,
         layout::PieceLayout,
@@ -17,6 +13,7 @@ use crate::{
         wire::Block,
     },
     text::FileName,
+    transport::read_all,
 };
 
 /// An open file that holds a copy, or part of one.
@@ -46,11 +43,30 @@ impl HeldCopy {
     pub fn read(
         metainfo: Metainfo,
         file: &FileStorage,
-        progress: impl FnMut(u64) -> Result<()>,
+        mut progress: impl FnMut(u64) -> Result<()>,
     ) -> Result<Self> {
-        let store = Store::new(file.clone(), metainfo.layout());
-        let have = store.verify(&metainfo, progress)?;
-        Ok(Self { metainfo, store, have })
+        let layout = metainfo.layout();
+        let failed = |error| Error::io("read the copy", &metainfo.name)(error);
+        let held = file.held().map_err(failed)?;
+        let mut have = Bitfield::new(layout.pieces());
+        for (piece, right) in (0..layout.pieces()).zip(&metainfo.pieces) {
+            let end = layout.start(piece) + u64::from(layout.len(piece));
+            if end > held {
+                break;
+            }
+            match digest(file, layout, piece) {
+                Ok(found) if found == *right => {
+                    have.set(piece);
+                }
+                // A file of a folder may be shorter yet.
+                Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => {
+                    return Err(failed(error));
+                }
+                _ => {}
+            }
+            progress(end)?;
+        }
+        Ok(Self { store: Store::new(file.clone(), layout), metainfo, have })
     }
 }
 
@@ -72,10 +88,7 @@ impl Store {
             let len: usize = run.iter().map(|block| block.len as usize).sum();
             let (now, after) = rest.split_at_mut(len);
             let at = self.layout.start(run[0].piece) + u64::from(run[0].begin);
-            let mut done = 0;
-            while done < len {
-                done += read(&self.file, &mut now[done..], at + done as u64)?;
-            }
+            read_all(&self.file, now, at)?;
             rest = after;
         }
         Ok(())
@@ -86,7 +99,7 @@ impl Store {
     /// # Errors
     /// The disk is full or fails.
     pub fn write_piece(&self, piece: u32, bytes: &[u8]) -> io::Result<()> {
-        copy::write_at(&self.file, bytes, self.layout.start(piece)).map_err(to_io)
+        Ok(copy::write_at(&self.file, bytes, self.layout.start(piece))?)
     }
 
     /// Unlocks the file for another client. Threads that are ending may still write to it, but
@@ -95,35 +108,6 @@ impl Store {
         if let Some(Err(error)) = self.file.file().map(|file| file.unlock()) {
             log::debug!("cannot unlock the copy: {error}");
         }
-    }
-
-    /// Which pieces of `metainfo` the file holds.
-    fn verify(
-        &self,
-        metainfo: &Metainfo,
-        mut progress: impl FnMut(u64) -> Result<()>,
-    ) -> Result<Bitfield> {
-        let failed = |error| Error::io("read the copy", &metainfo.name)(error);
-        let held = self.file.held().map_err(failed)?;
-        let mut have = Bitfield::new(self.layout.pieces());
-        for piece in 0..self.layout.pieces() {
-            let end = self.layout.start(piece) + u64::from(self.layout.len(piece));
-            if end > held {
-                break;
-            }
-            match digest(&self.file, self.layout, piece) {
-                Ok(found) if metainfo.pieces.get(piece as usize) == Some(&found) => {
-                    have.set(piece);
-                }
-                // A file of a folder may be shorter yet.
-                Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => {
-                    return Err(failed(error));
-                }
-                _ => {}
-            }
-            progress(end)?;
-        }
-        Ok(have)
     }
 }
 
@@ -166,22 +150,10 @@ fn digest(file: &FileStorage, layout: PieceLayout, piece: u32) -> io::Result<Dig
     let mut hasher = Hasher::default();
     while left > 0 {
         let want = left.min(buffer.len());
-        let len = read(file, &mut buffer[..want], at)?;
-        hasher.update(&buffer[..len]);
-        at += len as u64;
-        left -= len;
+        read_all(file, &mut buffer[..want], at)?;
+        hasher.update(&buffer[..want]);
+        at += want as u64;
+        left -= want;
     }
     Ok(hasher.finish())
-}
-
-fn read(file: &FileStorage, bytes: &mut [u8], at: u64) -> io::Result<usize> {
-    copy::read_at(file, bytes, at).map_err(to_io)
-}
-
-fn to_io(stop: Stop) -> io::Error {
-    match stop {
-        Stop::Disk(error) | Stop::Peer(error) => error,
-        Stop::Short => io::Error::new(io::ErrorKind::UnexpectedEof, "the file is shorter now"),
-        Stop::Stalled | Stop::Stopped => io::ErrorKind::TimedOut.into(),
-    }
 }

@@ -2,8 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, atomic::AtomicU64},
+    net::SocketAddr,
+    sync::{Arc, Mutex, atomic::AtomicU64},
 };
 
 use crate::{
@@ -28,11 +28,12 @@ pub struct Torrent {
     pub source: Arc<Source>,
     /// Our seeder.
     pub member: Arc<SwarmMember>,
-    registry: Mutex<PeerRegistry>,
+    /// The peers that the tracker knows.
+    pub(super) registry: Mutex<PeerRegistry>,
     /// When its source was last found to be what is offered, as a [`Moment`](crate::units::Moment).
     pub(super) offered_at: AtomicU64,
     /// The `.torrent` as it was last asked for, and at which of our addresses.
-    file: Mutex<Option<(SocketAddr, Arc<[u8]>)>>,
+    pub(super) file: Mutex<Option<(SocketAddr, Arc<[u8]>)>>,
     /// Holds the rate of what is sent outside of sessions.
     pacer: Option<Arc<Pacer>>,
     /// Sessions that have begun and not ended.
@@ -85,7 +86,7 @@ impl Torrent {
         *sessions += 1;
         if *sessions == 1 {
             self.member.hold();
-            self.registry().reports.clear();
+            lock(&self.registry).reports.clear();
         }
     }
 
@@ -103,24 +104,9 @@ impl Torrent {
         }
     }
 
-    /// Whether a client of a session that has not ended is at `ip`.
-    pub(super) fn has_client_at(&self, ip: IpAddr) -> bool {
-        *lock(&self.sessions) > 0 && self.member.has_seat_at(ip)
-    }
-
-    /// The peers that the tracker knows.
-    pub(super) fn registry(&self) -> MutexGuard<'_, PeerRegistry> {
-        lock(&self.registry)
-    }
-
-    /// The `.torrent` that was made last.
-    pub(super) fn file(&self) -> MutexGuard<'_, Option<(SocketAddr, Arc<[u8]>)>> {
-        lock(&self.file)
-    }
-
     /// What each seated client got from whom, as they told the tracker.
     pub fn transfers(&self) -> Vec<PeerTransfers> {
-        let reports = self.registry().reports.clone();
+        let reports = lock(&self.registry).reports.clone();
         let name = |id: &PeerId| match (reports.get(id), seat_of(id)) {
             (Some(report), _) => name_of(id, report.addr),
             (None, Some(seat)) => format!("C{}", seat.0),

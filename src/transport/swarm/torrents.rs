@@ -9,7 +9,7 @@ use std::{
     collections::BTreeSet,
     convert::Infallible,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, atomic::Ordering},
+    sync::{Arc, Mutex, atomic::Ordering},
     time::Duration,
 };
 
@@ -149,7 +149,7 @@ impl Torrents {
         )?;
         let pacer = self.downloads.pacer.clone();
         let torrent = Arc::new(Torrent::new(Arc::clone(source), member, pacer));
-        self.lock().push(Arc::clone(&torrent));
+        lock(&self.all).push(Arc::clone(&torrent));
         Ok(torrent)
     }
 
@@ -195,7 +195,7 @@ impl Torrents {
     }
 
     fn find(&self, is_it: impl Fn(&Torrent) -> bool) -> Option<Arc<Torrent>> {
-        let mut all = self.lock();
+        let mut all = lock(&self.all);
         let at = all.iter().position(|torrent| is_it(torrent))?;
         let found = all.remove(at);
         all.push(Arc::clone(&found));
@@ -205,7 +205,7 @@ impl Torrents {
     /// Makes room for one more torrent: of those that nobody uses, the ones that were used longest
     /// ago go. Where there are too many, those go too that no session uses. False if there is none.
     fn make_room(&self) -> bool {
-        let mut all = self.lock();
+        let mut all = lock(&self.all);
         // Sessions, connections and requests hold theirs.
         let is_unused = |torrent: &Arc<Torrent>| {
             Arc::strong_count(torrent) == 1 && torrent.member.connections() == 0
@@ -226,8 +226,9 @@ impl Torrents {
     /// Serves a peer that connects to the server.
     pub fn serve(&self, connection: Connection) {
         let Connection { stream, peer, first, deadline } = connection;
-        let mut all = self.snapshot().into_iter();
-        if self.config.seats_only && !all.any(|torrent| torrent.has_client_at(peer.ip())) {
+        let is_of =
+            |torrent: &Torrent| torrent.has_session() && torrent.member.has_seat_at(peer.ip());
+        if self.config.seats_only && !self.snapshot().iter().any(|torrent| is_of(torrent)) {
             return log::info!("{peer}: no client of a session is at its address");
         }
         let mut found = None;
@@ -269,11 +270,7 @@ impl Torrents {
 
     /// The torrents of this moment.
     pub(super) fn snapshot(&self) -> Vec<Arc<Torrent>> {
-        self.lock().clone()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Torrent>>> {
-        lock(&self.all)
+        lock(&self.all).clone()
     }
 }
 
@@ -299,7 +296,7 @@ fn document_of(entries: impl Iterator<Item = String>, mut room: usize) -> String
 
 impl Drop for Torrents {
     fn drop(&mut self) {
-        self.lock().iter().for_each(|torrent| torrent.member.close());
+        lock(&self.all).iter().for_each(|torrent| torrent.member.close());
     }
 }
 

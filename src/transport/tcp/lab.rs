@@ -20,6 +20,7 @@ use crate::{
     },
     session::Via,
     transfer::{Outcome, Transfer},
+    transport::cut,
     units::Moment,
 };
 
@@ -100,13 +101,13 @@ fn wait_received(seat: &Seat, transfer: &mut Transfer) -> Result<(), TransferFai
         }
         Ok(()) => {
             let said = crate::text::escape(&String::from_utf8_lossy(&word));
-            Err(TransferFailure::new(Outcome::Cut, format!("said '{said}' and not Recibido")))
+            Err(cut(format!("said '{said}' and not Recibido")))
         }
         Err(Error::TimedOut { after, .. }) => Err(TransferFailure::new(
             Outcome::TimedOut,
             format!("no Recibido within {} s", after.as_secs()),
         )),
-        Err(_) => Err(TransferFailure::new(Outcome::Cut, "closed the connection without Recibido")),
+        Err(_) => Err(cut("closed the connection without Recibido")),
     }
 }
 

@@ -7,11 +7,7 @@
 use std::sync::Arc;
 
 use crate::{
-    client::{ClientReport, FetchConfig, FetchRun},
-    error::Result,
-    proto::greeting::Greeting,
-    server::builder::ServerCoreBuilder,
-    session::Via,
+    error::Result, proto::greeting::Greeting, server::builder::ServerCoreBuilder, session::Via,
 };
 
 pub mod lab;
@@ -27,12 +23,4 @@ pub fn serve(host: ServerCoreBuilder) -> Result<ServerCoreBuilder> {
     let closed = host.settings().closes(Greeting::Lab);
     let host = host.transport(Box::new(way));
     Ok(if closed { host } else { host.handler(Greeting::Lab, Arc::new(lab::serve)) })
-}
-
-/// Fetches over TCP; the clients run until each has come to its end.
-///
-/// # Errors
-/// The order cannot be begun; what happens to a client later is in its [`ClientReport`].
-pub fn fetch(order: &FetchConfig) -> Result<Vec<ClientReport>> {
-    FetchRun::new(order).run(order, &[&receive::TCP])
 }

@@ -17,7 +17,10 @@ use crate::{
     proto::native::{FromClient, LAST_WORDS_MAX, decode_last_words},
     session::Via,
     transfer::{Counts, Evidence},
-    transport::tcp::send::{FIRST_BLOCK, HOLD},
+    transport::{
+        read_all,
+        tcp::send::{FIRST_BLOCK, HOLD},
+    },
     units::micros,
 };
 
@@ -123,10 +126,7 @@ fn last_words(incoming: &ReceiveContext<'_>) -> Option<String> {
     let end = incoming.range.start + incoming.moved.load(Ordering::Relaxed);
     let begin = end.saturating_sub(LAST_WORDS_MAX as u64).max(incoming.range.start);
     let mut tail = vec![0; usize::try_from(end - begin).ok()?];
-    let mut len = 0;
-    while len < tail.len() {
-        len += copy::read_at(incoming.file, &mut tail[len..], begin + len as u64).ok()?;
-    }
+    read_all(incoming.file, &mut tail, begin).ok()?;
     let (words, reason) = decode_last_words(incoming.offer.session, &tail)?;
     incoming.moved.fetch_sub(words as u64, Ordering::Relaxed);
     // A failure leaves bytes behind that the digest of a resumed copy would show.

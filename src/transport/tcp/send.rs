@@ -27,6 +27,7 @@ use crate::{
     },
     session::Via,
     transfer::{Evidence, Outcome},
+    transport::{congestion, cut, source_changed},
     units::{Rate, micros},
 };
 
@@ -121,9 +122,7 @@ impl SendSession for TcpSession {
     }
 
     fn description(&self, stream: &TcpStream) -> String {
-        let congestion =
-            socket::congestion(stream).unwrap_or_else(|| "unknown congestion control".to_owned());
-        format!("{}, {congestion}", self.transport.method.word())
+        format!("{}, {}", self.transport.method.word(), congestion(stream))
     }
 
     fn send(&self, seat: &SeatConnection, job: SendJob<'_>) -> SendResult {
@@ -204,17 +203,14 @@ impl TcpSession {
         let session = seat.session();
         let moved = session.source.info.bytes - missing.min(session.source.info.bytes);
         match stop {
-            Stop::Peer(error) => TransferFailure::new(
-                Outcome::Cut,
-                format!("the connection was lost at byte {moved}: {error}"),
-            ),
+            Stop::Peer(error) => cut(format!("the connection was lost at byte {moved}: {error}")),
             Stop::Stopped => {
                 let reason = MusterEnd::Stopped.to_string();
                 // A payload with less to come would take the words for its rest.
                 if seat.kind() == ClientKind::Native && missing > LAST_WORDS_MAX as u64 {
                     send_last_words(seat, &reason, missing);
                 }
-                TransferFailure::new(Outcome::Cut, reason)
+                cut(reason)
             }
             Stop::Stalled => {
                 let limit = session.stall.as_secs_f64();
@@ -234,7 +230,7 @@ impl TcpSession {
                 if seat.kind() == ClientKind::Native {
                     send_last_words(seat, &reason, missing);
                 }
-                TransferFailure { outcome: Outcome::Cut, reason, source_changed: true }
+                source_changed(reason)
             }
         }
     }

@@ -6,7 +6,7 @@ use crate::{
     net::copy::{self, Stop},
     proto::udp::blocks::BlockLayout,
     server::{catalog::Source, transport::TransferFailure},
-    transfer::Outcome,
+    transport::source_changed,
     units::Moment,
 };
 
@@ -45,7 +45,7 @@ impl BlockCache {
         if again && now >= self.checked_at.after(CHECK_EVERY) {
             self.checked_at = now;
             let unchanged = self.source.unchanged();
-            unchanged.map_err(|error| changed(error.to_string()))?;
+            unchanged.map_err(|error| source_changed(error.to_string()))?;
         }
         let first = block / STRETCH * STRETCH;
         let known = self.stretches.iter().position(|(start, _)| *start == first);
@@ -76,21 +76,17 @@ impl BlockCache {
             match copy::read_at(&self.source.file, &mut bytes[done..], at) {
                 Ok(read) => done += read,
                 Err(Stop::Disk(error)) => {
-                    return Err(changed(format!("the source cannot be read: {error}")));
+                    return Err(source_changed(format!("the source cannot be read: {error}")));
                 }
                 Err(_) => {
                     let reason = match self.source.unchanged() {
                         Err(error) => error.to_string(),
                         Ok(()) => format!("the source ended at byte {at}"),
                     };
-                    return Err(changed(reason));
+                    return Err(source_changed(reason));
                 }
             }
         }
         Ok(bytes)
     }
-}
-
-fn changed(reason: String) -> TransferFailure {
-    TransferFailure { outcome: Outcome::Cut, reason, source_changed: true }
 }

@@ -6,6 +6,7 @@ use crate::{
         storage::FileStorage,
     },
     proto::udp::xor,
+    transport::read_all,
 };
 
 /// Writes blocks to a file; blocks that follow each other are written together.
@@ -55,10 +56,7 @@ impl<'a> BlockWriter<'a> {
         let mut sum = coded.to_vec();
         let mut block = vec![0; coded.len()];
         for &(at, len) in others {
-            let mut read = 0;
-            while read < len {
-                read += copy::read_at(self.file, &mut block[read..len], at + read as u64)?;
-            }
+            read_all(self.file, &mut block[..len], at)?;
             xor::add(&mut sum, &block[..len]);
         }
         copy::write_at(self.file, &sum[..len], offset)

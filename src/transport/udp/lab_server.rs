@@ -18,7 +18,7 @@ use std::{
 
 use crate::{
     error::{Error, Result},
-    net::{self, clock, copy, lock, pacing::Pacer},
+    net::{self, clock, lock, pacing::Pacer},
     proto::{lab, lab::udp::LabRequest},
     server::{
         catalog::{self, Source},
@@ -28,7 +28,10 @@ use crate::{
     session::{SeatId, SessionId, Via},
     text::FileName,
     transfer::{Counts, Outcome, Transfer},
-    transport::udp::socket::{self, SendSocket},
+    transport::{
+        read_all,
+        udp::socket::{self, SendSocket},
+    },
     units::{Moment, Rate},
 };
 
@@ -331,13 +334,9 @@ impl LabTransfer {
         let mut block = vec![0; self.datagram];
         while *at < self.source.info.bytes {
             let left = usize::try_from(self.source.info.bytes - *at).unwrap_or(usize::MAX);
-            let want = left.min(block.len());
-            let mut len = 0;
-            while len < want {
-                let read =
-                    copy::read_at(&self.source.file, &mut block[len..want], *at + len as u64);
-                len += read.map_err(|_| format!("the source ended at byte {at}"))?;
-            }
+            let len = left.min(block.len());
+            read_all(&self.source.file, &mut block[..len], *at)
+                .map_err(|_| format!("the source ended at byte {at}"))?;
             if !self.pacer.charge_unless(len as u64, &self.stop) {
                 return Err("the server is ending".to_owned());
             }

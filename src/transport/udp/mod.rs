@@ -33,5 +33,5 @@ pub mod transport;
 pub fn serve(host: ServerCoreBuilder, config: UdpConfig) -> ServerCoreBuilder {
     [Via::Udp, Via::Raw, Via::Multicast]
         .into_iter()
-        .fold(host, |host, via| host.transport(Box::new(transport::UdpTransport::new(via, config))))
+        .fold(host, |host, via| host.transport(Box::new(transport::UdpTransport { via, config })))
 }

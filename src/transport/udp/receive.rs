@@ -38,11 +38,11 @@ pub struct UdpReceiver {
 }
 
 /// Reliable, to each client.
-pub const UDP: UdpReceiver = UdpReceiver::new(Via::Udp);
+pub const UDP: UdpReceiver = UdpReceiver { via: Via::Udp, interface: None };
 /// Measured, not repaired.
-pub const RAW: UdpReceiver = UdpReceiver::new(Via::Raw);
+pub const RAW: UdpReceiver = UdpReceiver { via: Via::Raw, interface: None };
 /// One stream for all.
-pub const MULTICAST: UdpReceiver = UdpReceiver::new(Via::Multicast);
+pub const MULTICAST: UdpReceiver = UdpReceiver { via: Via::Multicast, interface: None };
 
 /// What is open before the release.
 #[derive(Debug)]
@@ -63,11 +63,6 @@ const SPREAD: Duration = Duration::from_micros(200);
 const SPREAD_MAX: u16 = 64;
 
 impl UdpReceiver {
-    const fn new(via: Via) -> Self {
-        let interface = None;
-        Self { via, interface }
-    }
-
     /// Joins groups on the interface with the address `interface`; `None` is the address from which
     /// the server is reached.
     pub fn on_interface(self, interface: Option<Ipv4Addr>) -> Self {

@@ -10,7 +10,7 @@ use std::{
 use crate::{
     client::{
         messages::server_error,
-        receive::{PartialReceive, ReceiveContext, ReceiveError, Received},
+        receive::{self, PartialReceive, ReceiveContext, ReceiveError, Received},
     },
     error::{Error, Phase, Result},
     net::{clock, copy, line_stream::LineStream},
@@ -317,14 +317,7 @@ impl<'a> Reception<'a> {
     }
 
     fn disk(&self, stop: copy::Stop) -> Error {
-        match stop {
-            copy::Stop::Disk(error) | copy::Stop::Peer(error) => {
-                Error::io("write the copy", self.context.config.out.display())(error)
-            }
-            copy::Stop::Short | copy::Stop::Stalled | copy::Stop::Stopped => {
-                Error::Corrupt { what: "the copy is shorter than what was written".to_owned() }
-            }
-        }
+        receive::stopped(stop, self.server, self.context.config, (0, 0))
     }
 }
 

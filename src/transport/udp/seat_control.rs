@@ -20,10 +20,13 @@ use crate::{
         transport::{EarlyReply, TransferFailure},
     },
     transfer::Outcome,
-    transport::udp::{
-        seat_counters::SeatCounters,
-        send_loop::{Destination, SendCommand},
-        transport::UdpSession,
+    transport::{
+        cut,
+        udp::{
+            seat_counters::SeatCounters,
+            send_loop::{Destination, SendCommand},
+            transport::UdpSession,
+        },
     },
     units::Moment,
 };
@@ -113,9 +116,9 @@ impl UdpSession {
                     continue;
                 }
                 // A client that has everything before all was sent is not to be believed.
-                reply.line = Some(line);
-                reply.heard_at = Some(lines.last_read_at());
-                reply.sent = counters.payload.load(Ordering::Relaxed);
+                let sent = counters.payload.load(Ordering::Relaxed);
+                let heard_at = Some(lines.last_read_at());
+                *reply = EarlyReply { line: Some(line), heard_at, sent };
                 return Ok(());
             }
             let report = Report::decode(&line, self.layout.count());
@@ -131,8 +134,4 @@ impl UdpSession {
             self.send_command(seat, SendCommand::Report(seat.id(), report));
         }
     }
-}
-
-fn cut(reason: impl Into<String>) -> TransferFailure {
-    TransferFailure::new(Outcome::Cut, reason)
 }

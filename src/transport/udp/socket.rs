@@ -88,23 +88,19 @@ impl SendSocket {
         if let Some(ttl) = ttl {
             socket.set_multicast_ttl_v4(ttl).map_err(failed())?;
         }
-        let segmented = many && kernel::can_segment(&socket);
-        Ok(Self::new(socket, segmented))
+        let segmented = AtomicBool::new(many && kernel::can_segment(&socket));
+        Ok(Self { segmented, ..Self::over(socket) })
     }
 
     /// Sends over a socket that is open already, one datagram at a time. What comes to it is
     /// received with `recv_from`.
     pub fn over(socket: UdpSocket) -> Self {
-        Self::new(socket, false)
-    }
-
-    fn new(socket: UdpSocket, segmented: bool) -> Self {
         options::limit_send_buffer(&socket);
         let reports_refusals = kernel::report_refusals(&socket);
         if !reports_refusals {
             log::debug!("this system does not tell which datagrams its own queue refuses");
         }
-        Self { socket, segmented: AtomicBool::new(segmented), reports_refusals }
+        Self { socket, segmented: AtomicBool::new(false), reports_refusals }
     }
 
     /// The port that it sends from.

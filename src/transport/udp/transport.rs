@@ -27,11 +27,14 @@ use crate::{
     },
     session::{SeatId, Via},
     transfer::{Counts, Evidence, Outcome},
-    transport::udp::{
-        config::UdpConfig,
-        seat_counters::SeatCounters,
-        send_loop::{self, SendCommand, StreamSpec},
-        socket::SendSocket,
+    transport::{
+        cut,
+        udp::{
+            config::UdpConfig,
+            seat_counters::SeatCounters,
+            send_loop::{self, SendCommand, StreamSpec},
+            socket::SendSocket,
+        },
     },
     units::{Moment, Rate},
 };
@@ -39,8 +42,10 @@ use crate::{
 /// One of the three transports over UDP.
 #[derive(Clone, Copy, Debug)]
 pub struct UdpTransport {
-    via: Via,
-    config: UdpConfig,
+    /// Which of the three: `udp`, `raw` or `multicast`.
+    pub via: Via,
+    /// How its datagrams are made.
+    pub config: UdpConfig,
 }
 
 /// One session.
@@ -80,14 +85,6 @@ const OUTLETS_MAX: usize = 8;
 /// The rate from which on the kernel may send many datagrams as one. Below it they would be a
 /// burst; above it single sends cost more than the network.
 const SEGMENTED_FROM: Rate = Rate(900_000_000);
-
-impl UdpTransport {
-    /// `via` must be one of `udp`, `raw` and `multicast`.
-    pub fn new(via: Via, config: UdpConfig) -> Self {
-        debug_assert!(matches!(via, Via::Udp | Via::Raw | Via::Multicast));
-        Self { via, config }
-    }
-}
 
 impl Transport for UdpTransport {
     fn via(&self) -> Via {
@@ -262,10 +259,7 @@ impl ControlExtension for UdpSession {
             (Err(_), _) => Err("the connection failed at GO"),
         };
         self.send_command(seat, SendCommand::Absent);
-        SendResult {
-            first: None,
-            end: end.map_err(|reason| TransferFailure::new(Outcome::Cut, reason)),
-        }
+        SendResult { first: None, end: end.map_err(cut) }
     }
 }
 

@@ -13,7 +13,7 @@ use std::{
 };
 
 use gatecast::internals::{
-    client::{ClientReport, FetchConfig},
+    client::{ClientReport, FetchConfig, FetchRun},
     digest::Digest,
     error::Result,
     proto::native::{FromClient, Receipt},
@@ -203,7 +203,11 @@ impl Server {
     ) -> JoinHandle<Vec<ClientReport>> {
         let mut order = self.order(name);
         set(&mut order);
-        thread::spawn(move || tcp::fetch(&order).expect("an order that can be begun"))
+        thread::spawn(move || {
+            FetchRun::new(&order)
+                .run(&order, &[&tcp::receive::TCP])
+                .expect("an order that can be begun")
+        })
     }
 
     /// A client that sends lines one by one, connected.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use gatecast::internals::{
-    client::{ClientReport, FetchConfig},
+    client::{ClientReport, FetchConfig, FetchRun},
     http::{self, HttpConfig},
     proto::bt::{
         metainfo::Metainfo,
@@ -54,7 +54,11 @@ pub(crate) fn fetch(
     let mut order = server.order("o");
     order.clients = clients;
     set(&mut order);
-    thread::spawn(move || swarm::fetch(&order).expect("an order that can be begun"))
+    thread::spawn(move || {
+        FetchRun::new(&order)
+            .run(&order, &[&swarm::receive::SwarmReceiveTransport::default()])
+            .expect("an order that can be begun")
+    })
 }
 
 pub(crate) fn metainfo(server: &Server) -> Metainfo {

@@ -13,7 +13,7 @@ use std::{
 };
 
 use gatecast::internals::{
-    client::FetchConfig,
+    client::{FetchConfig, FetchRun},
     digest::Digest,
     error::{Error, Result},
     proto::{
@@ -326,7 +326,11 @@ fn client_that_verifies_pieces_gives_signs_of_life() {
             .expect("room");
         let mut order = FetchConfig::new(vec![door.local_addr().expect("bound")]);
         (order.out, order.resume, order.via) = (out.path().to_owned(), true, Some(Via::Swarm));
-        let fetching = thread::spawn(move || swarm::fetch(&order).expect("an order"));
+        let fetching = thread::spawn(move || {
+            FetchRun::new(&order)
+                .run(&order, &[&swarm::receive::SwarmReceiveTransport::default()])
+                .expect("an order")
+        });
         let offer = Offer {
             session: SessionId(5),
             seat: SeatId(1),

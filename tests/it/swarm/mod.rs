@@ -310,7 +310,9 @@ fn interrupted_copy_resumes_by_its_pieces() {
         assert_eq!(ends[0].path, None);
         server.record();
         order.resume = true;
-        let ends = swarm::fetch(&order).expect("an order");
+        let ends = FetchRun::new(&order)
+            .run(&order, &[&swarm::receive::SwarmReceiveTransport::default()])
+            .expect("an order");
         assert!(ends[0].path.is_some(), "{:?}", ends[0].error);
         let record = server.record();
         assert!(record.transfers[0].bytes_resumed > 600_000);

@@ -10,7 +10,7 @@ use std::{
 };
 
 use gatecast::internals::{
-    client::FetchConfig,
+    client::{FetchConfig, FetchRun},
     server::{
         builder::{ServerCore, ServerCoreBuilder},
         catalog::Catalog,
@@ -197,7 +197,9 @@ fn clients_with_seats_share_a_folder() {
         order.clients = 3;
         order.out = server.folder.path().join("out");
         order.durable = false;
-        let ends = swarm::fetch(&order).expect("an order");
+        let ends = FetchRun::new(&order)
+            .run(&order, &[&swarm::receive::SwarmReceiveTransport::default()])
+            .expect("an order");
         let expected = files_in(&server.tree());
         for end in &ends {
             let copy = end.path.as_ref().unwrap_or_else(|| panic!("{:?}", end.error));

@@ -17,12 +17,12 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::{
     digest::Digest,
-    proto::bt::{
-        bitfield::Bitfield,
-        layout::PieceLayout,
-        piece_picker::pipeline::Pipeline,
-        random::Random,
-        wire::{Block, WireError},
+    proto::{
+        bt::{
+            bitfield::Bitfield, layout::PieceLayout, piece_picker::pipeline::Pipeline,
+            random::Random, wire::Block,
+        },
+        line::DecodeError,
     },
     units::Moment,
 };
@@ -87,7 +87,7 @@ enum BlockState {
     Received(u32),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct PickerPeer {
     has: Bitfield,
     /// The oldest first.
@@ -176,12 +176,8 @@ impl PiecePicker {
         self.remove_peer(peer);
         let new = PickerPeer {
             has: Bitfield::new(self.layout.pieces()),
-            pending: VecDeque::new(),
-            serves: false,
-            current: None,
-            withdrawn: 0,
-            unrequested: 0,
             pipeline: Pipeline::new(request_limit),
+            ..PickerPeer::default()
         };
         self.peers.insert(peer, new);
     }
@@ -189,7 +185,7 @@ impl PiecePicker {
     /// How many requests a peer lets wait.
     pub fn set_request_limit(&mut self, peer: u32, requests: usize) {
         if let Some(peer) = self.peers.get_mut(&peer) {
-            peer.pipeline.set_limit(requests);
+            peer.pipeline.limit = requests.max(1);
         }
     }
 
@@ -207,9 +203,9 @@ impl PiecePicker {
     ///
     /// # Errors
     /// There is no such piece.
-    pub fn add_piece(&mut self, peer: u32, piece: u32) -> Result<bool, WireError> {
+    pub fn add_piece(&mut self, peer: u32, piece: u32) -> Result<bool, DecodeError> {
         if piece >= self.layout.pieces() {
-            return Err(WireError::NoSuchPiece(piece));
+            return Err(DecodeError(format!("there is no piece {piece}")));
         }
         let peer = self.peers.get_mut(&peer);
         let is_new = peer.is_some_and(|peer| peer.has.set(piece));

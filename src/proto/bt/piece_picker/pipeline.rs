@@ -6,10 +6,10 @@ use std::time::Duration;
 use crate::{proto::bt::wire::BLOCK_LEN, units::Moment};
 
 /// The request pipeline of one peer.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Pipeline {
     /// The most requests that it lets wait.
-    limit: usize,
+    pub(super) limit: usize,
     /// It did not answer in time: one request at a time until it does.
     pub(super) snubbed: bool,
     /// Bytes per second in the last interval.
@@ -46,18 +46,7 @@ const RATE_INTERVAL: Duration = Duration::from_millis(250);
 
 impl Pipeline {
     pub(super) fn new(limit: usize) -> Self {
-        Self {
-            limit: limit.max(1),
-            snubbed: false,
-            rate: 0.0,
-            bytes: 0,
-            since: None,
-            fastest_answer: None,
-        }
-    }
-
-    pub(super) fn set_limit(&mut self, limit: usize) {
-        self.limit = limit.max(1);
+        Self { limit: limit.max(1), ..Self::default() }
     }
 
     /// How many requests for blocks of `block` bytes should wait at the peer, one of `peers`.

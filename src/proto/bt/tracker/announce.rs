@@ -6,10 +6,12 @@ use crate::{
     digest::Digest,
     proto::{
         bt::{
-            tracker::{TrackerError, parameter, response::PEERS_MAX},
+            tracker::{invalid, missing, parameter, response::PEERS_MAX},
             wire::PeerId,
         },
-        line, percent,
+        line,
+        line::DecodeError,
+        percent,
     },
     units::total_saturating,
 };
@@ -68,23 +70,23 @@ impl Announce {
     ///
     /// # Errors
     /// A parameter is missing or invalid.
-    pub fn decode(query: &str) -> Result<Self, TrackerError> {
-        let number = |key: &'static str| -> Result<Option<i64>, TrackerError> {
+    pub fn decode(query: &str) -> Result<Self, DecodeError> {
+        let number = |key: &str| -> Result<Option<i64>, DecodeError> {
             let Some(value) = parameter(query, key)? else {
                 return Ok(None);
             };
             let text = std::str::from_utf8(&value).ok();
             let parsed = text.and_then(|text| text.parse().ok());
-            parsed.map(Some).ok_or(TrackerError::Invalid(key, "a number"))
+            parsed.map(Some).ok_or_else(|| invalid(key, "a number"))
         };
-        let port = number("port")?.ok_or(TrackerError::Missing("port"))?;
+        let port = number("port")?.ok_or_else(|| missing("port"))?;
         let port = u16::try_from(port).ok().filter(|&port| port >= 1024);
         let wanted = number("numwant")?.and_then(|wanted| usize::try_from(wanted).ok());
         let uploaded = number("uploaded")?.and_then(|sent| u64::try_from(sent).ok());
         Ok(Self {
             info_hash: Digest::from_bytes(twenty_bytes(query, "info_hash")?),
             peer_id: twenty_bytes(query, "peer_id")?,
-            port: port.ok_or(TrackerError::Invalid("port", "1024 to 65535"))?,
+            port: port.ok_or_else(|| invalid("port", "1024 to 65535"))?,
             left: number("left")?.and_then(|left| u64::try_from(left).ok()),
             event: match parameter(query, "event")?.as_deref() {
                 Some(b"started") => AnnounceEvent::Started,
@@ -96,7 +98,7 @@ impl Announce {
             uploaded: uploaded.unwrap_or(0),
             received_from: match parameter(query, SHARES)? {
                 Some(bytes) => decode_shares(&bytes)
-                    .ok_or(TrackerError::Invalid(SHARES, "a list of ids and bytes"))?,
+                    .ok_or_else(|| invalid(SHARES, "a list of ids and bytes"))?,
                 None => Vec::new(),
             },
         })
@@ -147,7 +149,7 @@ fn decode_shares(bytes: &[u8]) -> Option<Vec<Share>> {
     }
 }
 
-fn twenty_bytes(query: &str, key: &'static str) -> Result<[u8; 20], TrackerError> {
-    let bytes = parameter(query, key)?.ok_or(TrackerError::Missing(key))?;
-    bytes.try_into().map_err(|_| TrackerError::Invalid(key, "20 bytes"))
+fn twenty_bytes(query: &str, key: &str) -> Result<[u8; 20], DecodeError> {
+    let bytes = parameter(query, key)?.ok_or_else(|| missing(key))?;
+    bytes.try_into().map_err(|_| invalid(key, "20 bytes"))
 }

@@ -6,59 +6,33 @@
 //! - [`announce`]: the query of an announce; [`response`]: its response
 //! - [`scrape`]: how many peers a torrent has
 
-use std::fmt;
-
-use crate::proto::{bt::bencode::BencodeError, percent};
+use crate::proto::{line::DecodeError, percent};
 
 pub mod announce;
 pub mod response;
 pub mod scrape;
 
-/// Why a request cannot be answered, or a response not be used.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TrackerError {
-    /// A parameter or entry is missing or has another type.
-    Missing(&'static str),
-    /// The value of a parameter or entry is invalid, and what was expected.
-    Invalid(&'static str, &'static str),
-    /// Our tracker refuses.
-    Refused(&'static str),
-    /// The response has so many bytes, which is too long.
-    TooLong(usize),
-    /// The response is not bencode.
-    Bencode(BencodeError),
-    /// The tracker's own reason, escaped.
-    Failure(String),
-}
-
 /// The one value of `key` in a query, decoded.
-fn parameter(query: &str, key: &'static str) -> Result<Option<Vec<u8>>, TrackerError> {
+fn parameter(query: &str, key: &str) -> Result<Option<Vec<u8>>, DecodeError> {
     let mut found =
         query.split('&').filter_map(|pair| pair.split_once('=').filter(|(name, _)| *name == key));
     let Some((_, value)) = found.next() else {
         return Ok(None);
     };
     if found.next().is_some() {
-        return Err(TrackerError::Invalid(key, "one value"));
+        return Err(invalid(key, "one value"));
     }
     let bytes = percent::decode(value);
-    bytes.map(Some).ok_or(TrackerError::Invalid(key, "valid percent-encoding"))
+    bytes.map(Some).ok_or_else(|| invalid(key, "valid percent-encoding"))
 }
 
-impl fmt::Display for TrackerError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Missing(key) => write!(f, "'{key}' is missing"),
-            Self::Invalid(key, expected) => write!(f, "invalid '{key}': expected {expected}"),
-            Self::Refused(reason) => f.write_str(reason),
-            Self::TooLong(len) => write!(f, "a response of {len} bytes is too long"),
-            Self::Bencode(error) => error.fmt(f),
-            Self::Failure(reason) => f.write_str(reason),
-        }
-    }
+fn missing(key: &str) -> DecodeError {
+    DecodeError(format!("'{key}' is missing"))
 }
 
-impl std::error::Error for TrackerError {}
+fn invalid(key: &str, expected: &str) -> DecodeError {
+    DecodeError(format!("invalid '{key}': expected {expected}"))
+}
 
 #[cfg(test)]
 mod tests;

@@ -3,9 +3,12 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::{
-    proto::bt::{
-        bencode::{self, Dictionary, Item},
-        tracker::TrackerError,
+    proto::{
+        bt::{
+            bencode::{self, Dictionary, Item},
+            tracker::{invalid, missing},
+        },
+        line::DecodeError,
     },
     text::escape,
 };
@@ -72,25 +75,25 @@ impl AnnounceResponse {
     ///
     /// # Errors
     /// The tracker's own failure, or bytes that are not a response.
-    pub fn decode(body: &[u8]) -> Result<Self, TrackerError> {
+    pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
         if body.len() > RESPONSE_MAX {
-            return Err(TrackerError::TooLong(body.len()));
+            return Err(DecodeError(format!("a response of {} bytes is too long", body.len())));
         }
-        let response = bencode::decode(body).map_err(TrackerError::Bencode)?;
+        let response = bencode::decode(body)?;
         if let Some(reason) = response.get("failure reason").and_then(Item::bytes) {
             let text = String::from_utf8_lossy(reason);
             let shown: String = text.chars().take(FAILURE_MAX).collect();
-            return Err(TrackerError::Failure(escape(&shown)));
+            return Err(DecodeError(escape(&shown)));
         }
         let number = |key| response.get(key).and_then(Item::integer);
         let count = |key| number(key).and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
-        let interval = number("interval").ok_or(TrackerError::Missing("interval"))?;
+        let interval = number("interval").ok_or_else(|| missing("interval"))?;
         let mut peers = Vec::new();
         if let Some(item) = response.get("peers") {
             match (item.bytes(), item.list()) {
                 (Some(bytes), _) => compact_peers::<6>("peers", bytes, &mut peers)?,
                 (None, Some(list)) => peers.extend(list.iter().filter_map(dictionary_peer)),
-                (None, None) => return Err(TrackerError::Invalid("peers", "a string or a list")),
+                (None, None) => return Err(invalid("peers", "a string or a list")),
             }
         }
         if let Some(bytes) = response.get("peers6").and_then(Item::bytes) {
@@ -116,12 +119,12 @@ pub fn encode_failure(reason: &str) -> Vec<u8> {
 
 /// Appends the peers of a compact string: an address, then a port, in `EACH` bytes.
 fn compact_peers<const EACH: usize>(
-    key: &'static str,
+    key: &str,
     bytes: &[u8],
     peers: &mut Vec<SocketAddr>,
-) -> Result<(), TrackerError> {
+) -> Result<(), DecodeError> {
     if !bytes.len().is_multiple_of(EACH) {
-        return Err(TrackerError::Invalid(key, "6 or 18 bytes for each peer"));
+        return Err(invalid(key, "6 or 18 bytes for each peer"));
     }
     for peer in bytes.chunks_exact(EACH).take(PEERS_MAX) {
         let (ip, port) = peer.split_at(EACH - 2);

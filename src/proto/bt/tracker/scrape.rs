@@ -5,8 +5,9 @@ use crate::{
     proto::{
         bt::{
             bencode::Dictionary,
-            tracker::{TrackerError, response::PEERS_MAX},
+            tracker::{invalid, response::PEERS_MAX},
         },
+        line::DecodeError,
         percent,
     },
 };
@@ -26,13 +27,13 @@ pub struct ScrapeCounts {
 ///
 /// # Errors
 /// An info-hash has not 20 bytes.
-pub fn decode_query(query: &str) -> Result<Vec<Digest>, TrackerError> {
+pub fn decode_query(query: &str) -> Result<Vec<Digest>, DecodeError> {
     let hashes = query.split('&').filter_map(|pair| pair.strip_prefix("info_hash="));
     hashes
         .take(PEERS_MAX)
         .map(|value| {
             let bytes = percent::decode(value).and_then(|bytes| bytes.try_into().ok());
-            bytes.map(Digest::from_bytes).ok_or(TrackerError::Invalid("info_hash", "20 bytes"))
+            bytes.map(Digest::from_bytes).ok_or_else(|| invalid("info_hash", "20 bytes"))
         })
         .collect()
 }

@@ -7,7 +7,7 @@ use crate::{
     net::clock,
     proto::bt::{
         bitfield::Bitfield,
-        wire::{Block, ExtendedHandshake, Message, REQUEST_MAX, REQUESTS_MAX, WireError},
+        wire::{Block, ExtendedHandshake, Message, REQUEST_MAX, REQUESTS_MAX},
     },
     transport::swarm::{
         member::{MemberState, SwarmMember},
@@ -83,7 +83,9 @@ impl SwarmMember {
             }
             Message::Bitfield(body) => {
                 let pieces = Bitfield::decode(self.layout.pieces(), body);
-                let pieces = pieces.ok_or_else(|| connection.violation(WireError::SpareBits))?;
+                let pieces = pieces.ok_or_else(|| {
+                    connection.violation("a bitfield with bits beyond the last piece")
+                })?;
                 let new = state.picker.add_pieces(key, &pieces);
                 note_pieces(&mut state, connection, &new);
             }

@@ -82,7 +82,7 @@ pub struct SwarmMember {
     pub id: PeerId,
     role: Role,
     layout: PieceLayout,
-    store: Store,
+    pub(super) store: Store,
     connections_max: usize,
     /// Limits the payload that all connections together send.
     pacer: Mutex<Option<Arc<Pacer>>>,
@@ -260,11 +260,6 @@ impl SwarmMember {
         drop(state);
         self.tick.notify_all();
         self.changed.notify_all();
-    }
-
-    /// Unlocks the copy's file for another client; for a member that is closed.
-    pub fn unlock_file(&self) {
-        self.store.unlock();
     }
 
     /// Waits until something changes, at most for `timeout`; returns at once when the copy is

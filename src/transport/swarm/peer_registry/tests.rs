@@ -24,7 +24,7 @@ fn ask(
     registry: &mut PeerRegistry,
     announce: &Announce,
     second: u64,
-) -> Result<Vec<String>, TrackerError> {
+) -> Result<Vec<String>, DecodeError> {
     let ip = IpAddr::from([10, 0, 0, announce.peer_id[0]]);
     ask_from(registry, announce, ip, false, second)
 }
@@ -35,7 +35,7 @@ fn ask_from(
     ip: IpAddr,
     has_seat: bool,
     second: u64,
-) -> Result<Vec<String>, TrackerError> {
+) -> Result<Vec<String>, DecodeError> {
     let seeder = SERVER.parse().expect("an address");
     let answer = registry.announce(announce, ip, has_seat, seeder, Moment(second * 1_000_000))?;
     Ok(answer.peers.iter().map(ToString::to_string).collect())
