@@ -30,7 +30,7 @@ use crate::{
             cleanup::ExistingStar,
             host::Host,
             layout::StarLayout,
-            namespace, rootless, setup,
+            namespace, refused, rootless, setup,
             star_id::{StarId, StarNode},
         },
         study::work_folder,
@@ -162,10 +162,7 @@ fn show_plan(layout: &StarLayout) -> Result<Verdict> {
 
 fn up(layout: &StarLayout, keep: bool, calibrate: bool) -> Result<Verdict> {
     if keep && (!rootless::is_root() || rootless::is_inside()) {
-        return Err(Error::refused(
-            "the star",
-            "--keep takes root; without root a star lives inside its own process",
-        ));
+        return Err(refused("--keep takes root; without root a star lives inside its own process"));
     }
     need_root()?;
     let stop = signals::stop_flag()?;
@@ -216,7 +213,7 @@ fn down(name: Option<StarId>) -> Result<Verdict> {
     if let Some(name) = name
         && !found.iter().any(|star| star.id == name)
     {
-        return Err(Error::refused("the star", format!("there is no star {name}")));
+        return Err(refused(format!("there is no star {name}")));
     }
     let mut removed = 0;
     for star in found.iter().filter(|star| name.is_none_or(|name| name == star.id)) {
@@ -224,7 +221,7 @@ fn down(name: Option<StarId>) -> Result<Verdict> {
             let process = star.id.process;
             let spared = format!("star {} is in use by process {process}", star.id);
             if name.is_some() {
-                return Err(Error::refused("the star", spared));
+                return Err(refused(spared));
             }
             output::eprintln(format_args!("{spared}: spared"));
             continue;
@@ -266,7 +263,7 @@ fn exec(star: Option<StarId>, host: usize, command: &[String]) -> Result<Verdict
     let id = which(star)?;
     let namespace = id.namespace(StarNode::Host(host));
     if !namespace::names().contains(&namespace) {
-        return Err(Error::refused("the star", format!("star {id} has no host {host}")));
+        return Err(refused(format!("star {id} has no host {host}")));
     }
     let [program, arguments @ ..] = command else {
         return Err(Error::usage("no program"));
@@ -280,7 +277,7 @@ fn exec(star: Option<StarId>, host: usize, command: &[String]) -> Result<Verdict
 }
 
 fn which(star: Option<StarId>) -> Result<StarId> {
-    let refuse = |reason: String| Err(Error::refused("the star", reason));
+    let refuse = |reason: String| Err(refused(reason));
     if let Some(id) = star {
         return Ok(id);
     }

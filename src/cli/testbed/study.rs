@@ -7,6 +7,8 @@ use std::{
     sync::Arc,
 };
 
+use clap::ValueEnum;
+
 use crate::{
     cli::{
         output,
@@ -25,7 +27,7 @@ use crate::{
         star::{
             calibrate, host,
             host::Host,
-            layout::{LinkRates, parse_loss},
+            layout::{LinkRates, Traffic, parse_loss},
             setup,
         },
         study::{
@@ -355,7 +357,8 @@ fn describe(args: &StudyArgs, links: &LinkArgs, environment: &Environment) -> St
     if !links.delay.is_zero() {
         parts.push(format!("delay {:?}", links.delay));
     }
-    parts.extend(links.loss_of.name().map(|name| format!("loss of {name} packets only")));
+    let kind = links.loss_of.to_possible_value().filter(|_| links.loss_of != Traffic::All);
+    parts.extend(kind.map(|kind| format!("loss of {} packets only", kind.get_name())));
     let congestion = args.congestion.as_ref();
     parts.extend(congestion.map(|name| format!("congestion control {}", escape(name))));
     let file = args.file.as_ref();

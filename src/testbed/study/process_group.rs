@@ -5,7 +5,7 @@ use std::{
     fs::File,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::AtomicBool,
     thread,
     time::Duration,
 };
@@ -22,7 +22,7 @@ use nix::{
 use crate::{
     error::{Error, Result},
     net::{clock, text_file},
-    testbed::star::host::Host,
+    testbed::star::{check_stop, host::Host},
     text::escape,
     units::Moment,
 };
@@ -139,9 +139,7 @@ impl ProcessGroup {
             if done(self)? {
                 return Ok(true);
             }
-            if stop.load(Ordering::Relaxed) {
-                return Err(Error::Interrupted);
-            }
+            check_stop(stop)?;
             if clock::left(deadline).is_none() {
                 return Ok(false);
             }
@@ -183,11 +181,8 @@ impl ProcessGroup {
         if is_up && self.ended(place).is_none() {
             return Ok(place);
         }
-        let why = self.last_error_line(place);
-        Err(Error::refused(
-            format_args!("the program `{name}`"),
-            format!("it did not start: {why}"),
-        ))
+        let why = format!("it did not start: {}", self.last_error_line(place));
+        Err(Error::refused(format_args!("the program `{name}`"), why))
     }
 
     /// CPU seconds of these programs together; `None` while one of them runs.

@@ -5,7 +5,7 @@ use std::{
     fmt, fs,
     fs::File,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::AtomicBool,
     time::Duration,
 };
 
@@ -16,8 +16,8 @@ use crate::{
     server::sample,
     testbed::{
         star::{
-            build::Star, calibrate, calibrate::Calibration, capture::Capture, host::Host,
-            layout::StarLayout,
+            build::Star, calibrate, calibrate::Calibration, capture::Capture, check_stop,
+            host::Host, layout::StarLayout,
         },
         study::{
             bound::Bound,
@@ -279,9 +279,7 @@ fn run_once(
     let began = clock::now();
     let ended = send();
     // A second Ctrl-C takes the star from under the programs: how they ended says nothing.
-    if stop.load(Ordering::Relaxed) {
-        return Err(Error::Interrupted);
-    }
+    check_stop(stop)?;
     let took_s = clock::now().since(began).as_secs_f64();
     let (observed, failed) = match ended {
         Ok(mut observed) => {
