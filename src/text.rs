@@ -8,8 +8,8 @@ use std::{fmt, path::Path};
 
 /// `Debug` for a type that holds what has none, or what nobody may see: its name, and these fields.
 macro_rules! debug_fields {
-    ($type:ident $(, $field:ident)*) => {
-        impl std::fmt::Debug for $type {
+    ($type:ident $(<$life:lifetime>)? $(, $field:ident)*) => {
+        impl std::fmt::Debug for $type$(<$life>)? {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 let mut shown = f.debug_struct(stringify!($type));
                 shown$(.field(stringify!($field), &self.$field))*.finish_non_exhaustive()

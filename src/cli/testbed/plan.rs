@@ -76,12 +76,9 @@ fn measured(path: &Path) -> Result<(Rate, Rate)> {
         let figures = record.auto.as_ref()?.figures;
         Some((Rate(figures.server_up?), Rate(figures.least_down?)))
     };
-    records.iter().rev().find_map(links).ok_or_else(|| {
-        Error::refused(
-            ShownPath(path),
-            "no session in it measured its links: serve with --via auto",
-        )
-    })
+    let why = "no session in it measured its links: serve with --via auto";
+    let links = records.iter().rev().find_map(links);
+    links.ok_or_else(|| Error::refused(ShownPath(path), why))
 }
 
 /// Plans.

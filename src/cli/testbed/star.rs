@@ -118,13 +118,8 @@ const VARIABLE: &str = "GATECAST_STAR";
 /// What is missing, wrong or not ours.
 pub(crate) fn run(args: &StarArgs) -> Result<Verdict> {
     match &args.action {
-        StarAction::Up { layout, keep, dry_run, calibrate } => {
-            let layout = layout.layout()?;
-            if *dry_run {
-                return show_plan(&layout);
-            }
-            up(&layout, *keep, *calibrate)
-        }
+        StarAction::Up { layout, dry_run: true, .. } => show_plan(&layout.layout()?),
+        StarAction::Up { layout, keep, calibrate, .. } => up(&layout.layout()?, *keep, *calibrate),
         StarAction::Down { name } => down(*name),
         StarAction::List => list(),
         StarAction::Exec { star, host, command } => exec(*star, *host, command),
@@ -227,11 +222,8 @@ fn down(name: Option<StarId>) -> Result<Verdict> {
             continue;
         }
         cleanup::remove(&star.namespaces)?;
-        output::eprintln(format_args!(
-            "star {} removed: {} namespaces",
-            star.id,
-            star.namespaces.len()
-        ));
+        let (id, count) = (star.id, star.namespaces.len());
+        output::eprintln(format_args!("star {id} removed: {count} namespaces"));
         removed += 1;
     }
     let is_left = |id: &StarId| name.is_none() && !id.owner_lives();

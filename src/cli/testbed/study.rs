@@ -165,10 +165,8 @@ pub(crate) fn run(args: &StudyArgs) -> Result<Verdict> {
     for (rate, loss) in grid.stars().into_iter().filter(|_| room.is_none()) {
         links.layout(hosts, Rate(rate), loss)?;
     }
-    let given = match &args.place.hosts_from {
-        Some(path) => Some(given(path, &grid, &links)?),
-        None => None,
-    };
+    let hosts_from = args.place.hosts_from.as_deref();
+    let given = hosts_from.map(|path| given(path, &grid, &links)).transpose()?;
     let stop = match room {
         Some(_) => Arc::default(), // Signals end the push, which ends the study.
         None => {
@@ -281,12 +279,11 @@ fn contenders(args: &StudyArgs) -> Result<Vec<Box<dyn Contender>>> {
 fn given(path: &Path, grid: &Grid, links: &LinkArgs) -> Result<Vec<Host>> {
     let usage = |what: String| Err(Error::usage(what));
     let [rate] = grid.rates[..] else {
-        return usage(
-            "--hosts-from: the links have one --rate, the one they were built with".into(),
-        );
+        let what = "--hosts-from: the links have one --rate, the one they were built with";
+        return Err(Error::usage(what));
     };
-    let link =
-        LinkRates { up: links.up.unwrap_or(Rate(rate)), down: links.down.unwrap_or(Rate(rate)) };
+    let rate = Rate(rate);
+    let link = LinkRates { up: links.up.unwrap_or(rate), down: links.down.unwrap_or(rate) };
     let mut hosts = host::read(path, link)?;
     for (number, link) in &links.host_links {
         match hosts.get_mut(*number) {
@@ -329,10 +326,8 @@ fn begin(
     // More repeats of the same are the same study.
     earlier.grid.runs = grid.runs;
     if earlier.links != about || earlier.grid != grid {
-        return Err(Error::refused(
-            ShownPath(path),
-            "it is of another study; give another --out, or --fresh to forget it",
-        ));
+        let why = "it is of another study; give another --out, or --fresh to forget it";
+        return Err(Error::refused(ShownPath(path), why));
     }
     let there = earlier.measurements.len();
     output::eprintln(format_args!("going on: {there} runs are there already"));

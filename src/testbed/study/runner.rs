@@ -29,6 +29,7 @@ use crate::{
             work_folder::WorkFolder,
         },
     },
+    text::debug_fields,
     units::{Bytes, Rate},
 };
 
@@ -333,12 +334,4 @@ fn sentence(run: &StudyRun) -> String {
     }
 }
 
-impl fmt::Debug for Testbed<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Stars(_) => f.write_str("Stars"),
-            Self::Room(_) => f.write_str("Room"),
-            Self::Given(hosts) => f.debug_tuple("Given").field(hosts).finish(),
-        }
-    }
-}
+debug_fields!(Testbed<'_>);
