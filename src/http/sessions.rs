@@ -6,7 +6,7 @@ use crate::{
         feed::POLL_INTERVAL,
         state::{HttpServer, RequestContext},
     },
-    net::{clock, shared_reply::stamp_of_now},
+    net::shared_reply::stamp_of_now,
     proto::http::{response::HttpResponse, text},
     server::lobby::Lobby,
     session::SessionId,
@@ -24,7 +24,7 @@ pub(super) fn get(server: &HttpServer, path: &str, lobby: &Lobby) -> Option<Http
     Some(match path {
         "/sessions" => replies.get(path, JSON, stamp, || Ok(event::ended(&history.ended()))),
         "/sessions/current" => {
-            let state = || Ok(event::state(0, clock::wall(), lobby));
+            let state = || Ok(event::state(0, &lobby.views(), &history.ended(), lobby));
             replies.get(path, JSON, stamp_of_now(POLL_INTERVAL), state)
         }
         "/sessions.csv" => {

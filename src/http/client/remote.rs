@@ -69,10 +69,7 @@ impl RemoteFile {
                     return Err(Error::protocol(peer, what));
                 }
             },
-            503 => {
-                let reason = response.refusal();
-                return Err(Error::NotEnough { reason });
-            }
+            503 => return Err(Error::NotEnough { reason: response.refusal() }),
             status => {
                 let reason = format!("{status}: {}", response.refusal());
                 return Err(Error::refused(peer, reason));
