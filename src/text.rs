@@ -54,20 +54,15 @@ impl FileName {
     /// # Errors
     /// Anything that is not one harmless path component.
     pub fn new(name: &str) -> Result<Self, NameError> {
-        let refuse = |why| Err(NameError::new(name, why));
-        match name {
-            "" => return refuse("it is empty"),
-            "." | ".." => return refuse("it names a folder"),
-            _ if name.len() > FILE_NAME_MAX => return refuse("it is longer than 255 bytes"),
-            _ => {}
-        }
-        if name.contains(['/', '\\']) {
-            return refuse("it holds a path separator");
-        }
-        if name.chars().any(is_unsafe) {
-            return refuse("it holds a control character or direction mark");
-        }
-        Ok(Self(name.to_owned()))
+        let why = match name {
+            "" => "it is empty",
+            "." | ".." => "it names a folder",
+            _ if name.len() > FILE_NAME_MAX => "it is longer than 255 bytes",
+            _ if name.contains(['/', '\\']) => "it holds a path separator",
+            _ if name.chars().any(is_unsafe) => "it holds a control character or direction mark",
+            _ => return Ok(Self(name.to_owned())),
+        };
+        Err(NameError::new(name, why))
     }
 
     /// The name, as that of a file which this system is about to make.
