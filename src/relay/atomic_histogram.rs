@@ -14,11 +14,13 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct AtomicHistogram(Box<[AtomicU64; BUCKETS + 1]>);
 
-impl AtomicHistogram {
-    pub(super) fn new() -> Self {
+impl Default for AtomicHistogram {
+    fn default() -> Self {
         Self(Box::new([const { AtomicU64::new(0) }; BUCKETS + 1]))
     }
+}
 
+impl AtomicHistogram {
     /// Counts `time`; by one thread only.
     pub(super) fn add(&self, time: Duration) {
         let us = micros(time);

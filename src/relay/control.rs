@@ -82,10 +82,8 @@ impl ControlSession<'_> {
                     return self.refuse(ViewerEnd::Closed, reason);
                 }
                 let leaving = matches!(command, Ok(ControlCommand::Disconnect));
-                let reply = command.map_or_else(
-                    |error: DecodeError| ControlReply::Error(error.to_string()),
-                    |command| self.execute(command),
-                );
+                let refuse = |error: DecodeError| ControlReply::Error(error.to_string());
+                let reply = command.map_or_else(refuse, |command| self.execute(command));
                 if let Err(over) = self.send_reply(&reply) {
                     return over;
                 }
@@ -95,18 +93,14 @@ impl ControlSession<'_> {
                 }
             }
             if self.commands.is_hopeless() {
-                let reason = "a line that never ends".to_owned();
-                return (ViewerEnd::Closed, Some(reason));
+                return (ViewerEnd::Closed, Some("a line that never ends".to_owned()));
             }
             let viewer = self.viewer.as_ref();
             let native = viewer.map(|viewer| viewer.native.load(Ordering::Relaxed));
             let silence = silence(native, self.hub.limits.silence);
             let deadline = last_command.after(silence);
             match socket::read_until(&self.connection.stream, &mut bytes, deadline) {
-                Ok(0) => {
-                    let closed = || (ViewerEnd::Closed, None);
-                    return self.ended_by_relay().unwrap_or_else(closed);
-                }
+                Ok(0) => return self.ended_by_relay().unwrap_or((ViewerEnd::Closed, None)),
                 Ok(len) => self.commands.push(&bytes[..len]),
                 Err(error) if Error::is_timeout(&error) && clock::left(deadline).is_none() => {
                     let reason = format!("no command within {} s", silence.as_secs());
@@ -185,10 +179,7 @@ impl ControlSession<'_> {
         let sent = copy::send_all(&self.connection.stream, &reply.encode(), deadline);
         sent.map_err(|stop| match stop {
             copy::Stop::Peer(error) => (ViewerEnd::Closed, Some(error.to_string())),
-            _ => {
-                let reason = "it does not read its answers".to_owned();
-                (ViewerEnd::Silent, Some(reason))
-            }
+            _ => (ViewerEnd::Silent, Some("it does not read its answers".to_owned())),
         })
     }
 

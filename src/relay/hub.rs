@@ -28,11 +28,7 @@ use crate::{
         },
         stream::StreamCounts,
     },
-    relay::{
-        chunk::ChunkQueue,
-        viewer::{Viewer, ViewerOutput},
-        viewer_log::ViewerLogHandle,
-    },
+    relay::{chunk::ChunkQueue, viewer::Viewer, viewer_log::ViewerLogHandle},
     session::SessionId,
     units::Moment,
 };
@@ -124,8 +120,7 @@ impl Hub {
         let local = control.local_addr().map_err(Error::io("ask for our address", to))?;
         // From the address that the client connected to: the only one that its firewall knows.
         let socket = || send_batch::connected_socket(address::canonical(local), to);
-        let output = queue
-            .map_or_else(|| socket().map(ViewerOutput::Datagrams), |q| Ok(ViewerOutput::Http(q)))?;
+        let socket = queue.is_none().then(socket).transpose()?;
         let mut roster = lock(&self.roster);
         if self.is_stopping() {
             return Err(Error::refused("the relay", "it is stopping"));
@@ -134,7 +129,7 @@ impl Hub {
         check_capacity(taken, to, self.limits)
             .map_err(|reason| Error::refused("the relay", reason))?;
         roster.last += 1;
-        let viewer = Arc::new(Viewer::new(roster.last, to, output, control));
+        let viewer = Arc::new(Viewer::new(roster.last, to, (socket, queue), control));
         roster.viewers.push(Arc::clone(&viewer));
         self.apply_state(&viewer, ViewerState::Running);
         self.generation.fetch_add(1, Ordering::SeqCst);

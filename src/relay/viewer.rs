@@ -49,23 +49,15 @@ pub(super) struct Viewer {
     expelled: Mutex<Option<(ViewerEnd, String)>>,
 }
 
-/// How the stream goes to a viewer.
-#[derive(Debug)]
-pub(super) enum ViewerOutput {
-    /// In datagrams, by a socket that is connected to it.
-    Datagrams(UdpSocket),
-    /// Over HTTP, by the thread of its connection.
-    Http(ChunkQueue),
-}
-
 /// What the source thread touches of a viewer for every batch: one line of the processor's cache.
 /// Among a hundred viewers these lines, not the code, are what a small batch costs beside the
 /// system's own work.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 #[repr(C, align(64))]
 pub(super) struct HotCounters {
     /// Nothing over HTTP.
     pub(super) socket: Option<UdpSocket>,
+    /// A [`ViewerState`], of which 0 is the one to begin with.
     state: AtomicU8,
     /// It has not been sent the tables.
     pub(super) needs_tables: AtomicBool,
@@ -81,30 +73,21 @@ pub(super) struct HotCounters {
 }
 
 impl Viewer {
+    /// A viewer that is sent datagrams by `socket`, which is connected to it, or over HTTP what
+    /// waits in `queue`.
     pub(super) fn new(
         number: u64,
         to: SocketAddr,
-        output: ViewerOutput,
+        (socket, queue): (Option<UdpSocket>, Option<ChunkQueue>),
         control: &Arc<TcpStream>,
     ) -> Self {
-        let (socket, queue) = match output {
-            ViewerOutput::Datagrams(socket) => (Some(socket), None),
-            ViewerOutput::Http(queue) => (None, Some(queue)),
-        };
         let segmented = AtomicBool::new(socket.as_ref().is_some_and(kernel::can_segment));
         Self {
             hot: HotCounters {
-                state: AtomicU8::new(ViewerState::Unconnected as u8),
                 needs_tables: AtomicBool::new(socket.is_some()),
                 socket,
                 segmented,
-                sent: AtomicU64::new(0),
-                bytes: AtomicU64::new(0),
-                dropped: AtomicU64::new(0),
-                paused: AtomicU64::new(0),
-                cc: AtomicU64::new(0),
-                rtp_lost: AtomicU64::new(0),
-                delay: AtomicHistogram::new(),
+                ..HotCounters::default()
             },
             number,
             to,
