@@ -251,16 +251,11 @@ pub fn positive_duration(text: &str) -> Result<Duration, InvalidValue> {
 /// # Errors
 /// It is no such number.
 pub fn share(text: &str) -> Result<f64, InvalidValue> {
-    let (number, scale) = match text.strip_suffix('%') {
-        Some(number) => (number, 100.0),
-        None => (text, 1.0),
-    };
+    let (number, scale) = text.strip_suffix('%').map_or((text, 1.0), |number| (number, 100.0));
     let is_plain = number.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-    let share = number.parse::<f64>().ok().filter(|_| is_plain);
-    share
-        .filter(|share| share.is_finite())
-        .map(|share| share / scale)
-        .ok_or_else(|| InvalidValue::new("share", text, "a number such as 5% or 0.05"))
+    let share = number.parse::<f64>().ok().filter(|share| is_plain && share.is_finite());
+    let wrong = || InvalidValue::new("share", text, "a number such as 5% or 0.05");
+    share.map(|share| share / scale).ok_or_else(wrong)
 }
 
 /// Reads a token: text that a header field can carry and that is too long to guess.

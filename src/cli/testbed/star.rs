@@ -151,8 +151,7 @@ fn show_plan(layout: &StarLayout) -> Result<Verdict> {
     for step in setup::down(&setup::namespaces(&id, layout)) {
         text += &format!("{step}\n");
     }
-    output::print(&text)?;
-    Ok(Verdict::AllVerified)
+    output::answer(&text)
 }
 
 fn up(layout: &StarLayout, keep: bool, calibrate: bool) -> Result<Verdict> {
@@ -246,8 +245,7 @@ fn list() -> Result<Verdict> {
             owner.unwrap_or_else(|| "has ended".to_owned())
         }),
     ];
-    output::print(&Table::of(&columns, &cleanup::find()).fitted(output::width()))?;
-    Ok(Verdict::AllVerified)
+    output::answer(&Table::of(&columns, &cleanup::find()).fitted(output::width()))
 }
 
 /// Becomes the program, on the host. Returns only when that cannot be.
