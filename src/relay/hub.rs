@@ -186,7 +186,7 @@ impl Hub {
             to: viewer.to,
             watched: clock::now().since(viewer.joined),
             sent: self.sender_report(viewer),
-            received: viewer.receiver_report(),
+            received: *lock(&viewer.receiver_report),
             end,
             reason,
         });
@@ -223,11 +223,10 @@ impl Hub {
     }
 
     /// Runs `send` as one round: a viewer that was paused or removed before it gets nothing in it.
-    pub(super) fn round<T>(&self, send: impl FnOnce() -> T) -> T {
+    pub(super) fn round(&self, send: impl FnOnce()) {
         self.round.fetch_add(1, Ordering::SeqCst);
-        let sent = send();
+        send();
         self.round.fetch_add(1, Ordering::SeqCst);
-        sent
     }
 
     /// How many viewers are running.
@@ -269,11 +268,6 @@ impl Hub {
         let _roster = lock(&self.roster);
         self.stopping.store(true, Ordering::SeqCst);
         self.awake.notify_all();
-    }
-
-    /// Wakes the control threads of all viewers.
-    pub(super) fn wake_viewers(&self) {
-        self.viewers().iter().for_each(|viewer| viewer.wake());
     }
 
     /// What was sent to `viewer`.

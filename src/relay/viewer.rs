@@ -49,6 +49,9 @@ pub(super) struct Viewer {
     expelled: Mutex<Option<(ViewerEnd, String)>>,
 }
 
+/// How the viewer of a connection ended, and why where that needs words.
+pub(super) type SessionOver = (ViewerEnd, Option<String>);
+
 /// What the source thread touches of a viewer for every batch: one line of the processor's cache.
 /// Among a hundred viewers these lines, not the code, are what a small batch costs beside the
 /// system's own work.
@@ -124,11 +127,6 @@ impl Viewer {
         lock(&self.expelled).clone()
     }
 
-    /// What it received, as it last reported.
-    pub(super) fn receiver_report(&self) -> Option<ReceiverReport> {
-        *lock(&self.receiver_report)
-    }
-
     /// Wakes its control thread: its read ends.
     pub(super) fn wake(&self) {
         // A connection that is gone already needs no waking.
@@ -150,7 +148,7 @@ impl Viewer {
             cc: read(&hot.cc),
             rtp_lost: input.rtp.map(|_| rtp_lost),
             jitter_us: input.jitter_us.map(whole_us),
-            delay: hot.delay.percentiles(),
+            delay: hot.delay.histogram().delay(hot.delay.longest_us()),
         }
     }
 }
