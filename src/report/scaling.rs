@@ -124,7 +124,7 @@ fn against_clients(name: String, records: &[&Record], figure: SessionPoint) -> S
             range: Some((range.low, range.high)),
         })
     };
-    Series { name, points: by_clients.into_iter().filter_map(point).collect(), ..Series::default() }
+    Series::new(name, by_clients.into_iter().filter_map(point).collect())
 }
 
 /// True when the largest value is more than `ratio` times the smallest.

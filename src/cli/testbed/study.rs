@@ -27,7 +27,7 @@ use crate::{
         star::{
             calibrate, host,
             host::Host,
-            layout::{LinkRates, Traffic, parse_loss},
+            layout::{Traffic, parse_loss},
             setup,
         },
         study::{
@@ -282,9 +282,7 @@ fn given(path: &Path, grid: &Grid, links: &LinkArgs) -> Result<Vec<Host>> {
         let what = "--hosts-from: the links have one --rate, the one they were built with";
         return Err(Error::usage(what));
     };
-    let rate = Rate(rate);
-    let link = LinkRates { up: links.up.unwrap_or(rate), down: links.down.unwrap_or(rate) };
-    let mut hosts = host::read(path, link)?;
+    let mut hosts = host::read(path, links.link(Rate(rate)))?;
     for (number, link) in &links.host_links {
         match hosts.get_mut(*number) {
             Some(host) => host.link = *link,

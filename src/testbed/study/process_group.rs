@@ -91,11 +91,8 @@ impl<'a> ProcessGroup<'a> {
             .stderr(file("err")?)
             // Ctrl-C on the terminal is for the study; it ends them in its own order.
             .process_group(0);
-        self.processes.push(GroupProcess {
-            name: name.to_owned(),
-            child: host.spawn(&mut command)?,
-            ended: None,
-        });
+        let (name, child) = (name.to_owned(), host.spawn(&mut command)?);
+        self.processes.push(GroupProcess { name, child, ended: None });
         Ok(self.processes.len() - 1)
     }
 

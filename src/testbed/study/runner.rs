@@ -282,10 +282,10 @@ fn run_once(
     // A second Ctrl-C takes the star from under the programs: how they ended says nothing.
     check_stop(stop)?;
     let took_s = clock::now().since(began).as_secs_f64();
+    let (bound_s, bound_nominal_s) = bounds.unzip();
     let (observed, failed) = match ended {
         Ok(mut observed) => {
-            let bound = bounds.and_then(|(bound_s, _)| too_fast(&observed, bound_s));
-            observed.trouble.extend(bound);
+            observed.trouble.extend(bound_s.and_then(|bound_s| too_fast(&observed, bound_s)));
             (Some(observed), None)
         }
         Err(Error::Interrupted) => return Err(Error::Interrupted),
@@ -300,8 +300,8 @@ fn run_once(
         carried: carried.collect(),
         cell: cell.clone(),
         repeat,
-        bound_s: bounds.map(|(bound_s, _)| bound_s),
-        bound_nominal_s: bounds.map(|(_, nominal_s)| nominal_s),
+        bound_s,
+        bound_nominal_s,
         cpu_others_s: observed.as_ref().and_then(others),
         observed,
         failed,
@@ -324,13 +324,11 @@ fn sentence(run: &StudyRun) -> String {
     let makespan = run.observed.as_ref().and_then(|observed| observed.makespan_s);
     match (makespan, run.trouble()) {
         (Some(makespan), None) => {
-            let of_bound =
-                |bound| format!(", bound {bound:.3} s, {:.1} %", bound / makespan * 100.0);
-            format!("{what}: {makespan:.3} s{}", run.bound_s.map_or_else(String::new, of_bound))
+            let share = |bound| format!(", bound {bound:.3} s, {:.1} %", bound / makespan * 100.0);
+            format!("{what}: {makespan:.3} s{}", run.bound_s.map(share).unwrap_or_default())
         }
-        (_, trouble) => {
-            format!("{what}: FAILED: {}", trouble.unwrap_or("not every copy is proven"))
-        }
+        (_, None) => format!("{what}: FAILED: not every copy is proven"),
+        (_, Some(trouble)) => format!("{what}: FAILED: {trouble}"),
     }
 }
 
