@@ -124,11 +124,6 @@ impl LatestState {
 
 fn milestones(view: &GateView) -> Milestones {
     let count = |is: fn(&&SeatView) -> bool| view.seats.iter().filter(is).count();
-    (
-        view.session,
-        view.released.is_some(),
-        view.seats.len(),
-        count(|seat| seat.ready),
-        count(|seat| seat.end.is_some()),
-    )
+    let (ready, finished) = (count(|seat| seat.ready), count(|seat| seat.end.is_some()));
+    (view.session, view.released.is_some(), view.seats.len(), ready, finished)
 }

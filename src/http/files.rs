@@ -131,11 +131,9 @@ fn html_list(files: &[FileInfo]) -> String {
     );
     for file in files {
         let path = text::percent_encode(file.name.as_str());
+        let (name, bytes, sha1) = (text::html(file.name.as_str()), file.bytes, file.sha1);
         html += &format!(
-            "<tr><td><a href='/files/{path}'>{}</a><td>{}<td><code>{}</code>",
-            text::html(file.name.as_str()),
-            file.bytes,
-            file.sha1
+            "<tr><td><a href='/files/{path}'>{name}</a><td>{bytes}<td><code>{sha1}</code>"
         );
     }
     html += "</table>\n";

@@ -23,7 +23,7 @@ use crate::{
     },
     digest::Digest,
     error::{Error, Phase, Result},
-    http::client::remote::{RemoteFile, number},
+    http::client::remote::{RemoteFile, number, refused},
     net::{
         clock,
         copy::{self, Copying},
@@ -346,10 +346,7 @@ impl HttpFetch<'_> {
         let response = exchange(&stream, &request, deadline, Phase::Receipt)?;
         match response.head.status {
             200 => Ok(()),
-            status => {
-                let reason = format!("{status}: {}", response.refusal());
-                Err(Error::refused(response.peer, reason))
-            }
+            _ => Err(refused(&response)),
         }
     }
 }
