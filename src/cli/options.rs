@@ -169,13 +169,10 @@ impl FromStr for RateLimit {
 }
 
 fn number(what: &'static str, text: &str, range: RangeInclusive<u16>) -> Result<u16, InvalidValue> {
-    line::decimal(text)
-        .and_then(|number| u16::try_from(number).ok())
-        .filter(|number| range.contains(number))
-        .ok_or_else(|| {
-            let expected = format!("a number from {} to {}", range.start(), range.end());
-            InvalidValue::new(what, text, expected)
-        })
+    let number = line::decimal(text).and_then(|number| u16::try_from(number).ok());
+    let expected = || format!("a number from {} to {}", range.start(), range.end());
+    let number = number.filter(|number| range.contains(number));
+    number.ok_or_else(|| InvalidValue::new(what, text, expected()))
 }
 
 /// Reads the size of a datagram in bytes.
@@ -225,13 +222,10 @@ pub(crate) fn listen(text: &str) -> Result<SocketAddr, InvalidValue> {
 /// # Errors
 /// It is no IPv4 multicast address with a port from 1024 on.
 pub fn group(text: &str) -> Result<SocketAddr, InvalidValue> {
-    let group: Option<SocketAddr> = text.parse().ok();
-    group
-        .filter(|group| group.is_ipv4() && group.ip().is_multicast() && group.port() >= 1024)
-        .ok_or_else(|| {
-            let expected = "a multicast address and a port from 1024 on, such as 239.255.1.2:5000";
-            InvalidValue::new("group", text, expected)
-        })
+    let is_group = |at: &SocketAddr| at.is_ipv4() && at.ip().is_multicast() && at.port() >= 1024;
+    let expected = "a multicast address and a port from 1024 on, such as 239.255.1.2:5000";
+    let group = text.parse().ok().filter(is_group);
+    group.ok_or_else(|| InvalidValue::new("group", text, expected))
 }
 
 /// Reads a duration above zero.

@@ -71,11 +71,8 @@ impl SentEvents {
             events.push(Arc::clone(&snapshot.state_event));
             self.state = snapshot.id;
         }
-        for (id, event) in &snapshot.ended {
-            if let Some(event) = event.as_ref().filter(|_| !self.ended.contains(id)) {
-                events.push(Arc::clone(event));
-            }
-        }
+        let new = snapshot.ended.iter().filter(|(id, _)| !self.ended.contains(id));
+        events.extend(new.filter_map(|(_, event)| event.clone()));
         self.ended = snapshot.ended.iter().map(|(id, _)| *id).collect();
         events
     }

@@ -32,6 +32,7 @@ use crate::{
             layout::StarLayout,
             namespace, refused, rootless, setup,
             star_id::{StarId, StarNode},
+            step::SetupStep,
         },
         study::work_folder,
     },
@@ -143,15 +144,11 @@ pub(crate) fn need_root() -> Result<()> {
 fn show_plan(layout: &StarLayout) -> Result<Verdict> {
     let id = StarId::next();
     let mut steps = setup::up(&id, layout);
-    if let Some(loss) = layout.loss {
-        steps.extend(setup::loss(&id, layout, loss));
-    }
-    let mut text: String = steps.iter().map(|step| format!("{step}\n")).collect();
-    text += "# and to remove it\n";
-    for step in setup::down(&setup::namespaces(&id, layout)) {
-        text += &format!("{step}\n");
-    }
-    output::answer(&text)
+    steps.extend(layout.loss.iter().flat_map(|&loss| setup::loss(&id, layout, loss)));
+    let lines = |steps: Vec<SetupStep>| steps.iter().map(|step| format!("{step}\n")).collect();
+    let (up, down): (String, String) =
+        (lines(steps), lines(setup::down(&setup::namespaces(&id, layout))));
+    output::answer(&format!("{up}# and to remove it\n{down}"))
 }
 
 fn up(layout: &StarLayout, keep: bool, calibrate: bool) -> Result<Verdict> {
