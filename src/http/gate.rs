@@ -163,10 +163,8 @@ fn send_released(
     transfer.bytes_server = Some(seat.moved().load(Ordering::Relaxed));
     let released = seat.release().released();
     let closed = carried.end.and_then(|()| wait_for_close(seat, bytes, slot.as_ref()));
-    let closed = closed.and_then(|closed| match session.source.unchanged() {
-        Ok(()) => Ok(closed),
-        Err(changed) => Err(cut(changed.to_string())),
-    });
+    let unchanged = || session.source.unchanged().map_err(|changed| cut(changed.to_string()));
+    let closed = closed.and_then(|closed| unchanged().map(|()| closed));
     let closed = match closed {
         Ok(closed) => closed,
         Err(failure) => return transfer.fail(failure.outcome, failure.reason),

@@ -44,10 +44,7 @@ pub(super) fn get(server: &HttpServer, path: &str, lobby: &Lobby) -> Option<Http
 
 /// One session, as JSON or CSV.
 fn document(server: &HttpServer, path: &str, name: &str, lobby: &Lobby) -> HttpResponse {
-    let (id, is_csv) = match name.strip_suffix(".csv") {
-        Some(id) => (id, true),
-        None => (name, false),
-    };
+    let (id, is_csv) = name.strip_suffix(".csv").map_or((name, false), |id| (id, true));
     let not_kept = || HttpResponse::text(404, format!("no session '{name}' is kept here"));
     let history = lobby.history();
     let known = id.parse::<SessionId>().ok().and_then(|id| Some((id, history.version(id)?)));

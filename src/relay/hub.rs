@@ -175,10 +175,8 @@ impl Hub {
         self.generation.fetch_add(1, Ordering::SeqCst);
         drop(roster);
         self.wait_round_end();
-        let (end, reason) = match viewer.expelled() {
-            Some((end, reason)) => (end, Some(reason)),
-            None => (end, reason),
-        };
+        let expelled = viewer.expelled().map(|(end, reason)| (end, Some(reason)));
+        let (end, reason) = expelled.unwrap_or((end, reason));
         self.log.write(ViewerRecord {
             relay: self.relay,
             viewer: viewer.number,

@@ -344,9 +344,6 @@ impl HttpFetch<'_> {
         let stream = self.connect()?;
         let deadline = clock::now().after(ANSWER_LIMIT);
         let response = exchange(&stream, &request, deadline, Phase::Receipt)?;
-        match response.head.status {
-            200 => Ok(()),
-            _ => Err(refused(&response)),
-        }
+        if response.head.status == 200 { Ok(()) } else { Err(refused(&response)) }
     }
 }

@@ -277,10 +277,7 @@ impl fmt::Display for Calibration {
              of what was asked",
             self.together_mbit.len()
         )?;
-        match &self.loss_check {
-            Some(loss) => write!(f, "\n{loss}"),
-            None => Ok(()),
-        }
+        self.loss_check.iter().try_for_each(|loss| write!(f, "\n{loss}"))
     }
 }
 

@@ -72,6 +72,35 @@ impl TorrentClient {
             }
         }
     }
+
+    /// Starts tracker and seeder on the server's host, and returns their places.
+    fn start_seeder(
+        self,
+        spec: &RunSpec<'_>,
+        torrent: &Path,
+        group: &mut ProcessGroup<'_>,
+    ) -> Result<(usize, usize)> {
+        let limit = clock::now().after(SEEDER);
+        let mut track = tool::command("python3");
+        track.arg(torrent.with_file_name("torrent_peer.py")).arg("tracker");
+        track.arg(spec.server.address.to_string()).arg(TRACKER.to_string());
+        let tracker = group.start_server("tracker", spec.server, track, TRACKER, limit)?;
+        // aria2 may begin a control file beside what it seeds, so the seeder has a folder of its own.
+        let seeding = spec.make_folder("seed")?;
+        let name = spec.file.file_name().unwrap_or_default();
+        let source = spec.file.parent().unwrap_or(spec.folder);
+        std::os::unix::fs::symlink(source.join(name), seeding.join(name))
+            .map_err(Error::io("show the file to the seeder", seeding.display()))?;
+        let peer = self.peer(spec.server, torrent, &seeding);
+        let seeder = group.start_server("seeder", spec.server, peer, PORT, limit)?;
+        // libtorrent listens once it has looked through its file; aria2 listens before.
+        let settled = clock::now().after(Duration::from_secs(2));
+        if group.wait_for_all(&[seeder], settled)? {
+            let why = group.last_error_line(seeder);
+            return Err(Error::refused(self.name(), format!("no seeder: {why}")));
+        }
+        Ok((tracker, seeder))
+    }
 }
 
 impl Contender for TorrentClient {
@@ -130,37 +159,6 @@ impl Contender for TorrentClient {
         observed.cpu_clients_s = group.cpu_s(&clients);
         observed.sender = Some(self.name().to_owned());
         Ok(observed)
-    }
-}
-
-impl TorrentClient {
-    /// Starts tracker and seeder on the server's host, and returns their places.
-    fn start_seeder(
-        self,
-        spec: &RunSpec<'_>,
-        torrent: &Path,
-        group: &mut ProcessGroup<'_>,
-    ) -> Result<(usize, usize)> {
-        let limit = clock::now().after(SEEDER);
-        let mut track = tool::command("python3");
-        track.arg(torrent.with_file_name("torrent_peer.py")).arg("tracker");
-        track.arg(spec.server.address.to_string()).arg(TRACKER.to_string());
-        let tracker = group.start_server("tracker", spec.server, track, TRACKER, limit)?;
-        // aria2 may begin a control file beside what it seeds, so the seeder has a folder of its own.
-        let seeding = spec.make_folder("seed")?;
-        let name = spec.file.file_name().unwrap_or_default();
-        let source = spec.file.parent().unwrap_or(spec.folder);
-        std::os::unix::fs::symlink(source.join(name), seeding.join(name))
-            .map_err(Error::io("show the file to the seeder", seeding.display()))?;
-        let peer = self.peer(spec.server, torrent, &seeding);
-        let seeder = group.start_server("seeder", spec.server, peer, PORT, limit)?;
-        // libtorrent listens once it has looked through its file; aria2 listens before.
-        let settled = clock::now().after(Duration::from_secs(2));
-        if group.wait_for_all(&[seeder], settled)? {
-            let why = group.last_error_line(seeder);
-            return Err(Error::refused(self.name(), format!("no seeder: {why}")));
-        }
-        Ok((tracker, seeder))
     }
 }
 
