@@ -152,10 +152,9 @@ pub(crate) fn run(args: &WatchArgs) -> Result<Verdict> {
 }
 
 fn print_unreached(relay: &str, view: &WatchSnapshot) {
+    let (sent, at) = (view.sent.map_or(0, |sent| sent.sent), view.at);
     output::eprintln(format_args!(
-        "gatecast: {relay} has sent {} datagrams to {} and none came: a firewall may drop UDP",
-        view.sent.map_or(0, |sent| sent.sent),
-        view.at
+        "gatecast: {relay} has sent {sent} datagrams to {at} and none came: a firewall may drop UDP"
     ));
 }
 

@@ -125,11 +125,9 @@ pub fn table(scenario: &Scenario, answers: &[Forecast], limit: Option<usize>) ->
         ("expected", Align::Right, 0, |of| or_dash(of.expected_s.map(span))),
     ];
     let Scenario { bytes, clients, server_up, up, down } = scenario;
-    let mut text = format!(
-        "{} to {clients} clients; server {server_up} up, clients {up} up and {down} down\n\n{}\n",
-        Bytes(*bytes),
-        Table::of(&columns, answers).fitted(limit)
-    );
+    let (size, table) = (Bytes(*bytes), Table::of(&columns, answers).fitted(limit));
+    let links = format!("server {server_up} up, clients {up} up and {down} down");
+    let mut text = format!("{size} to {clients} clients; {links}\n\n{table}\n");
     let Some(best) = answers.first() else {
         return wrapped(&text, limit);
     };

@@ -374,10 +374,9 @@ fn publish(results: &Results, out: &Path) -> Result<()> {
         write(&format!("{}.svg", figure.name), &figure.chart.to_svg())?;
     }
     write("report.html", &page::html(results, &figures))?;
+    let (plots, at) = (figures.len(), ShownPath(out));
     output::eprintln(format_args!(
-        "results.json, results.csv, report.html and {} plots are in {}",
-        figures.len(),
-        ShownPath(out)
+        "results.json, results.csv, report.html and {plots} plots are in {at}"
     ));
     Ok(())
 }

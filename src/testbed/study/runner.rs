@@ -115,12 +115,11 @@ impl Study<'_> {
                 }
                 Testbed::Stars(layout) => {
                     let hosts = usize::from(results.grid.most_clients()) + 1;
-                    let rate_of_links = Rate(rate);
+                    let (rate_of_links, percent) = (Rate(rate), f64::from(loss) / 1e4);
                     let star = Star::build(&layout(hosts, rate_of_links, loss)?, self.stop)?;
                     (self.progress)(format_args!(
-                        "star {}: {hosts} hosts, {rate_of_links}, {} % loss",
-                        star.id,
-                        f64::from(loss) / 1e4
+                        "star {}: {hosts} hosts, {rate_of_links}, {percent} % loss",
+                        star.id
                     ));
                     let done = self.run_on(&star.hosts, Some(&star), (rate, loss), results, &files);
                     // The star goes before any error is reported.
