@@ -8,8 +8,8 @@ use std::{fmt, path::Path};
 
 /// `Debug` for a type that holds what has none, or what nobody may see: its name, and these fields.
 macro_rules! debug_fields {
-    ($type:ident $(, $field:ident)*) => {
-        impl std::fmt::Debug for $type {
+    ($type:ident $(<$life:lifetime>)? $(, $field:ident)*) => {
+        impl std::fmt::Debug for $type$(<$life>)? {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 let mut shown = f.debug_struct(stringify!($type));
                 shown$(.field(stringify!($field), &self.$field))*.finish_non_exhaustive()
@@ -54,20 +54,15 @@ impl FileName {
     /// # Errors
     /// Anything that is not one harmless path component.
     pub fn new(name: &str) -> Result<Self, NameError> {
-        let refuse = |why| Err(NameError::new(name, why));
-        match name {
-            "" => return refuse("it is empty"),
-            "." | ".." => return refuse("it names a folder"),
-            _ if name.len() > FILE_NAME_MAX => return refuse("it is longer than 255 bytes"),
-            _ => {}
-        }
-        if name.contains(['/', '\\']) {
-            return refuse("it holds a path separator");
-        }
-        if name.chars().any(is_unsafe) {
-            return refuse("it holds a control character or direction mark");
-        }
-        Ok(Self(name.to_owned()))
+        let why = match name {
+            "" => "it is empty",
+            "." | ".." => "it names a folder",
+            _ if name.len() > FILE_NAME_MAX => "it is longer than 255 bytes",
+            _ if name.contains(['/', '\\']) => "it holds a path separator",
+            _ if name.chars().any(is_unsafe) => "it holds a control character or direction mark",
+            _ => return Ok(Self(name.to_owned())),
+        };
+        Err(NameError::new(name, why))
     }
 
     /// The name, as that of a file which this system is about to make.

@@ -125,9 +125,8 @@ impl FromStr for Bytes {
             ("TB", 1_000_000_000_000),
             ("B", 1),
         ];
-        scaled(text, UNITS).map(Self).ok_or_else(|| {
-            InvalidValue::new("size", text, "a number and a unit such as 100MB, 64KiB or 0B")
-        })
+        let wrong = "a number and a unit such as 100MB, 64KiB or 0B";
+        scaled(text, UNITS).map(Self).ok_or_else(|| InvalidValue::new("size", text, wrong))
     }
 }
 
@@ -139,15 +138,9 @@ impl FromStr for Rate {
     fn from_str(text: &str) -> Result<Self, InvalidValue> {
         const UNITS: &[(&str, u64)] =
             &[("kbit", 1_000), ("mbit", 1_000_000), ("gbit", 1_000_000_000), ("bit", 1)];
-        scaled(&text.to_ascii_lowercase(), UNITS).filter(|&bits| bits > 0).map(Self).ok_or_else(
-            || {
-                InvalidValue::new(
-                    "rate",
-                    text,
-                    "a number above 0 and a unit such as 100mbit or 1gbit",
-                )
-            },
-        )
+        let wrong = "a number above 0 and a unit such as 100mbit or 1gbit";
+        let bits = scaled(&text.to_ascii_lowercase(), UNITS).filter(|&bits| bits > 0);
+        bits.map(Self).ok_or_else(|| InvalidValue::new("rate", text, wrong))
     }
 }
 
@@ -194,42 +187,25 @@ fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 impl fmt::Display for Bytes {
     /// The largest decimal unit that leaves a whole number or one decimal: `100 MB`, `1.5 kB`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        decimal(
-            f,
-            self.0,
-            &[(1_000_000_000_000, "TB"), (1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "kB")],
-            "B",
-        )
+        decimal(f, self.0, &["B", "kB", "MB", "GB", "TB"])
     }
 }
 
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        decimal(
-            f,
-            self.0,
-            &[(1_000_000_000, "Gbit/s"), (1_000_000, "Mbit/s"), (1_000, "kbit/s")],
-            "bit/s",
-        )
+        decimal(f, self.0, &["bit/s", "kbit/s", "Mbit/s", "Gbit/s"])
     }
 }
 
-fn decimal(
-    f: &mut fmt::Formatter<'_>,
-    value: u64,
-    units: &[(u64, &str)],
-    small: &str,
-) -> fmt::Result {
-    for &(factor, name) in units {
-        if value >= factor {
-            let tenths = u128::from(value) * 10 / u128::from(factor);
-            return match tenths % 10 {
-                0 => write!(f, "{} {name}", tenths / 10),
-                rest => write!(f, "{}.{rest} {name}", tenths / 10),
-            };
-        }
+fn decimal(f: &mut fmt::Formatter<'_>, value: u64, units: &[&str]) -> fmt::Result {
+    let factors = (0..).map(|power| 1_000_u128.pow(power));
+    let is_one = |(factor, _): &(u128, _)| *factor == 1 || u128::from(value) >= *factor;
+    let (factor, unit) = factors.zip(units).take_while(is_one).last().expect("some unit");
+    let tenths = u128::from(value) * 10 / factor;
+    match tenths % 10 {
+        0 => write!(f, "{} {unit}", tenths / 10),
+        rest => write!(f, "{}.{rest} {unit}", tenths / 10),
     }
-    write!(f, "{value} {small}")
 }
 
 #[cfg(test)]

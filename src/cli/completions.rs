@@ -19,6 +19,5 @@ pub(crate) struct CompletionsArgs {
 pub(crate) fn run(args: &CompletionsArgs, command: &mut clap::Command) -> Result<Verdict> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, command, "gatecast", &mut script);
-    output::print(&String::from_utf8_lossy(&script))?;
-    Ok(Verdict::AllVerified)
+    output::answer(&String::from_utf8_lossy(&script))
 }

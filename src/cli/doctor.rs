@@ -1,7 +1,7 @@
 //! `gatecast doctor`: what this machine can and cannot do for each way, and what mends it.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
 };
 
@@ -65,12 +65,6 @@ With HOST, where `gatecast serve` runs, it also finds out what arrives here
 from there, and there from here. Exit code: 0 the way of --via would work;
 1 it would not.";
 
-/// Where a relay listens and takes its source, unless it is told otherwise.
-const RELAY: (SocketAddr, SocketAddr) = (
-    SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 7000),
-    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 65_534),
-);
-
 /// Looks and judges.
 ///
 /// # Errors
@@ -101,8 +95,9 @@ fn gather(args: &DoctorArgs) -> Result<Facts> {
     let ports = is_alone.then(|| {
         vec![
             facts::tcp_port("serve", args.listen),
-            facts::tcp_port("relay", RELAY.0),
-            facts::udp_port("relay", RELAY.1),
+            // Where a relay listens, and where its source sends, unless it is told otherwise.
+            facts::tcp_port("relay", (Ipv4Addr::UNSPECIFIED, 7000).into()),
+            facts::udp_port("relay", (Ipv4Addr::LOCALHOST, 65_534).into()),
         ]
     });
     Ok(Facts {

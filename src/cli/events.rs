@@ -54,7 +54,7 @@ fn print(event: &str) -> Result<()> {
 /// Standard output cannot be written.
 pub(crate) fn ended(record: &Record) -> Result<()> {
     let write = DOCUMENTS.json.expect("this program writes them");
-    print(&event::session_ended(&write(record)))
+    print(&event::ended_with("session", &write(record)))
 }
 
 /// Prints which peer had which chunk, and how much each got from whom, after a session of a swarm.
@@ -62,7 +62,7 @@ pub(crate) fn ended(record: &Record) -> Result<()> {
 /// # Errors
 /// Standard output cannot be written.
 pub(crate) fn swarm(torrents: &Torrents) -> Result<()> {
-    print(&event::swarm(&torrents.document()))
+    print(&event::ended_with("swarm", &torrents.document()))
 }
 
 /// Prints what the clients of `fetch` do until `work` is done.
@@ -91,7 +91,7 @@ impl ClientPrinter {
         if stages(&views) == stages(&self.printed) && !(due && views != self.printed) {
             return;
         }
-        if let Err(error) = print(&event::clients(clock::wall(), &views)) {
+        if let Err(error) = print(&event::clients(&views)) {
             log::warn!("{error}");
         }
         self.printed_at = Some(now);

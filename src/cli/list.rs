@@ -58,6 +58,5 @@ pub(crate) fn run(args: &ListArgs) -> Result<Verdict> {
         }
         table.fitted(output::width())
     };
-    output::print(&text)?;
-    Ok(Verdict::AllVerified)
+    output::answer(&text)
 }

@@ -30,9 +30,7 @@ pub(crate) fn run(args: &ManArgs, mut command: clap::Command) -> Result<Verdict>
     // Names of the subcommands' own pages in full: gatecast-serve(1).
     command.build();
     let Some(folder) = &args.out else {
-        let page = page(&command)?;
-        output::print(&String::from_utf8_lossy(&page))?;
-        return Ok(Verdict::AllVerified);
+        return output::answer(&String::from_utf8_lossy(&page(&command)?));
     };
     std::fs::create_dir_all(folder).map_err(Error::io("make the folder", ShownPath(folder)))?;
     let subcommands = command.get_subcommands().filter(|sub| sub.get_name() != "help");

@@ -5,7 +5,7 @@ use std::{io::BufRead, net::SocketAddr, path::Path};
 use crate::{
     cli::{options, output},
     error::{Error, Result},
-    report::verdict::Verdict,
+    report::{table::or_dash, verdict::Verdict},
     text::{FileName, escape},
     transport::udp::lab_client::{LabClient, LabDownload},
     units::mbit_per_second,
@@ -104,15 +104,10 @@ fn start(client: &LabClient, config: &LabChoice, out: &Path) -> Result<Verdict> 
 }
 
 fn row(number: u16, got: &LabDownload) -> String {
-    let dropped = got.dropped.map_or_else(|| "-".to_owned(), |count| count.to_string());
-    let rate = mbit_per_second(got.bytes, got.duration);
-    let rate = rate.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.3}"));
-    format!(
-        "{number:>6}  {:>10}  {:>9}  {dropped:>12}  {:>8.6}  {rate:>8}",
-        got.bytes,
-        got.datagrams,
-        got.duration.as_secs_f64()
-    )
+    let (bytes, datagrams, seconds) = (got.bytes, got.datagrams, got.duration.as_secs_f64());
+    let dropped = or_dash(got.dropped);
+    let rate = or_dash(mbit_per_second(bytes, got.duration).map(|rate| format!("{rate:.3}")));
+    format!("{number:>6}  {bytes:>10}  {datagrams:>9}  {dropped:>12}  {seconds:>8.6}  {rate:>8}")
 }
 
 #[cfg(test)]

@@ -169,13 +169,10 @@ impl FromStr for RateLimit {
 }
 
 fn number(what: &'static str, text: &str, range: RangeInclusive<u16>) -> Result<u16, InvalidValue> {
-    line::decimal(text)
-        .and_then(|number| u16::try_from(number).ok())
-        .filter(|number| range.contains(number))
-        .ok_or_else(|| {
-            let expected = format!("a number from {} to {}", range.start(), range.end());
-            InvalidValue::new(what, text, expected)
-        })
+    let number = line::decimal(text).and_then(|number| u16::try_from(number).ok());
+    let expected = || format!("a number from {} to {}", range.start(), range.end());
+    let number = number.filter(|number| range.contains(number));
+    number.ok_or_else(|| InvalidValue::new(what, text, expected()))
 }
 
 /// Reads the size of a datagram in bytes.
@@ -225,13 +222,10 @@ pub(crate) fn listen(text: &str) -> Result<SocketAddr, InvalidValue> {
 /// # Errors
 /// It is no IPv4 multicast address with a port from 1024 on.
 pub fn group(text: &str) -> Result<SocketAddr, InvalidValue> {
-    let group: Option<SocketAddr> = text.parse().ok();
-    group
-        .filter(|group| group.is_ipv4() && group.ip().is_multicast() && group.port() >= 1024)
-        .ok_or_else(|| {
-            let expected = "a multicast address and a port from 1024 on, such as 239.255.1.2:5000";
-            InvalidValue::new("group", text, expected)
-        })
+    let is_group = |at: &SocketAddr| at.is_ipv4() && at.ip().is_multicast() && at.port() >= 1024;
+    let expected = "a multicast address and a port from 1024 on, such as 239.255.1.2:5000";
+    let group = text.parse().ok().filter(is_group);
+    group.ok_or_else(|| InvalidValue::new("group", text, expected))
 }
 
 /// Reads a duration above zero.
@@ -251,16 +245,11 @@ pub fn positive_duration(text: &str) -> Result<Duration, InvalidValue> {
 /// # Errors
 /// It is no such number.
 pub fn share(text: &str) -> Result<f64, InvalidValue> {
-    let (number, scale) = match text.strip_suffix('%') {
-        Some(number) => (number, 100.0),
-        None => (text, 1.0),
-    };
+    let (number, scale) = text.strip_suffix('%').map_or((text, 1.0), |number| (number, 100.0));
     let is_plain = number.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-    let share = number.parse::<f64>().ok().filter(|_| is_plain);
-    share
-        .filter(|share| share.is_finite())
-        .map(|share| share / scale)
-        .ok_or_else(|| InvalidValue::new("share", text, "a number such as 5% or 0.05"))
+    let share = number.parse::<f64>().ok().filter(|share| is_plain && share.is_finite());
+    let wrong = || InvalidValue::new("share", text, "a number such as 5% or 0.05");
+    share.map(|share| share / scale).ok_or_else(wrong)
 }
 
 /// Reads a token: text that a header field can carry and that is too long to guess.

@@ -11,7 +11,10 @@ use std::{
 use crate::{
     client::{ClientReport, failures},
     error::{Error, Result},
-    report::{table::WIDTH_MIN, verdict::FAILED},
+    report::{
+        table::WIDTH_MIN,
+        verdict::{FAILED, Verdict},
+    },
     text::ShownPath,
 };
 
@@ -80,6 +83,14 @@ pub(crate) fn print(text: &str) -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other.map_err(Error::io("write the result", "standard output")),
     }
+}
+
+/// Prints the answer of a command that does nothing else.
+///
+/// # Errors
+/// Standard output cannot be written.
+pub(crate) fn answer(text: &str) -> Result<Verdict> {
+    print(text).map(|()| Verdict::AllVerified)
 }
 
 /// Writes a message to standard error, as a line.

@@ -230,10 +230,9 @@ impl MusterLine {
         };
         let text = musters.map(text).collect::<Vec<_>>().join("; ");
         let now = clock::now();
-        let is_due = match &self.printed {
-            Some((at, last)) => *last != text && now.since(*at) >= PRINT_INTERVAL,
-            None => true,
-        };
+        let last = self.printed.as_ref();
+        let is_due =
+            last.is_none_or(|(at, last)| *last != text && now.since(*at) >= PRINT_INTERVAL);
         if is_due && !text.is_empty() {
             output::eprintln(&text);
             self.printed = Some((now, text));
@@ -277,13 +276,8 @@ fn sending_text(view: &GateView) -> String {
         0 => String::new(),
         failed => format!(", {failed} failed"),
     };
-    let elapsed = view.released.unwrap_or_default();
-    format!(
-        "{}: {}, {done} of {} seats done{failed}",
-        view.file,
-        transfer_text(moved, total, elapsed),
-        view.seats.len()
-    )
+    let text = transfer_text(moved, total, view.released.unwrap_or_default());
+    format!("{}: {text}, {done} of {} seats done{failed}", view.file, view.seats.len())
 }
 
 /// Which clients of a session are not ready, and which seats are empty.
@@ -294,12 +288,8 @@ fn muster_text(view: &GateView, left: Duration) -> String {
         text += &format!(", {} s left (Enter releases those who are ready)", left.as_secs());
     }
     for seat in view.seats.iter().filter(|seat| !seat.ready).take(LINES_MAX) {
-        text += &format!(
-            "\n  seat {:>4}  joined, not ready yet  {} {}",
-            seat.seat,
-            seat.peer,
-            escape(&seat.name)
-        );
+        let (number, peer, name) = (seat.seat, seat.peer, escape(&seat.name));
+        text += &format!("\n  seat {number:>4}  joined, not ready yet  {peer} {name}");
     }
     let taken: Vec<u16> = view.seats.iter().map(|seat| seat.seat.0).collect();
     let empty: Vec<u16> = (1..=view.clients).filter(|seat| !taken.contains(seat)).collect();
@@ -319,12 +309,10 @@ fn ranges(numbers: &[u16]) -> String {
             _ => runs.push((number, number)),
         }
     }
-    let shown =
-        runs.iter().map(
-            |&(first, last)| {
-                if first == last { first.to_string() } else { format!("{first}-{last}") }
-            },
-        );
+    let shown = runs.iter().map(|&(first, last)| match last - first {
+        0 => first.to_string(),
+        _ => format!("{first}-{last}"),
+    });
     let seats = if numbers.len() == 1 { "seat" } else { "seats" };
     format!("{seats} {}", shown.collect::<Vec<_>>().join(", "))
 }

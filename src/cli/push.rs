@@ -27,7 +27,6 @@ use crate::{
     session::Via,
     text::FileName,
     transfer::Record,
-    units::Moment,
 };
 
 /// `gatecast push PATH --hosts FILE`
@@ -281,7 +280,10 @@ fn watch(
     line.clear();
     let left = server.shutdown()?;
     let record = record.or_else(|| left.first().map(|session| session.record().clone()));
-    wait_for_ends(clients, clock::now().after(END_WAIT));
+    let deadline = clock::now().after(END_WAIT);
+    while running(clients) > 0 && clock::left(deadline).is_some() {
+        thread::sleep(Duration::from_millis(10));
+    }
     Ok((record, stopped))
 }
 
@@ -307,12 +309,6 @@ fn next(session: Option<(usize, bool)>, running: usize, hosts: usize, is_late: b
 
 fn running(clients: &mut [FarClient]) -> usize {
     clients.iter_mut().map(|client| usize::from(client.is_running())).sum()
-}
-
-fn wait_for_ends(clients: &mut [FarClient], deadline: Moment) {
-    while running(clients) > 0 && clock::left(deadline).is_some() {
-        thread::sleep(Duration::from_millis(10));
-    }
 }
 
 fn print_result(

@@ -87,12 +87,10 @@ pub(crate) fn run(args: &RelayArgs) -> Result<Verdict> {
         .viewers_per_address(args.viewers_per_address)
         .log_dir(&args.log_dir)
         .start()?;
+    let (input, at) = (relay.input(), relay.local_addr());
     output::eprintln(format_args!(
-        "relaying what comes to udp://{} to viewers at {}; stop with Ctrl-C",
-        relay.input(),
-        relay.local_addr()
+        "relaying what comes to udp://{input} to viewers at {at}; stop with Ctrl-C"
     ));
-    let at = relay.local_addr();
     let host = address::outward().filter(|_| at.ip().is_unspecified()).unwrap_or_else(|| at.ip());
     let url = SocketAddr::new(host, at.port());
     output::eprintln(format_args!("players open http://{url}/live.ts"));
@@ -120,9 +118,8 @@ pub(crate) fn run(args: &RelayArgs) -> Result<Verdict> {
                 if unfed == UNFED {
                     unfed += 1;
                     output::eprintln(format_args!(
-                        "nothing has come to udp://{}: does its source send there, and does a \
-                         firewall drop UDP?",
-                        relay.input()
+                        "nothing has come to udp://{input}: does its source send there, and does a \
+                         firewall drop UDP?"
                     ));
                 }
             },
@@ -138,14 +135,10 @@ pub(crate) fn run(args: &RelayArgs) -> Result<Verdict> {
 /// Most viewers in the table at the end; the log has all.
 const SHOWN_MAX: usize = 1_000;
 
-fn print_record(record: &ViewerRecord) {
+fn print_record(ViewerRecord { viewer, to, end, watched, sent, .. }: &ViewerRecord) {
+    let (seconds, sent) = (watched.as_secs_f64(), sent.sent);
     output::eprintln(format_args!(
-        "viewer {} at {}: {} after {:.1} s, {} datagrams",
-        record.viewer,
-        record.to,
-        record.end,
-        record.watched.as_secs_f64(),
-        record.sent.sent
+        "viewer {viewer} at {to}: {end} after {seconds:.1} s, {sent} datagrams"
     ));
 }
 

@@ -49,10 +49,8 @@ pub(crate) struct ReportArgs {
 pub(crate) fn run(args: &ReportArgs) -> Result<Verdict> {
     let (relays, sessions): (Vec<&PathBuf>, Vec<&PathBuf>) =
         args.logs.iter().partition(|path| relay::is_relay_log(path));
-    let mut visits = Vec::new();
-    for path in &relays {
-        visits.extend(relay::read_relay_log(path)?);
-    }
+    let visits = relays.iter().map(|path| relay::read_relay_log(path));
+    let visits = visits.collect::<Result<Vec<_>>>()?.concat();
     if sessions.is_empty() && (args.svg.is_some() || args.svg_loss.is_some()) {
         return Err(Error::usage("a plot is of sessions, and these are relay logs"));
     }
@@ -71,9 +69,10 @@ pub(crate) fn run(args: &ReportArgs) -> Result<Verdict> {
     }
     output::print(&text(args, &records, &visits))?;
     if (args.csv || args.json) && !records.is_empty() && !visits.is_empty() {
+        let names: Vec<String> = relays.iter().map(|path| escape_path(path)).collect();
         output::eprintln(format_args!(
             "gatecast: this document is of sessions; give the relay logs alone for theirs: {}",
-            names(&relays)
+            names.join(" ")
         ));
     }
     Ok(Verdict::AllVerified)
@@ -103,11 +102,6 @@ fn text(args: &ReportArgs, records: &[Record], visits: &[ViewerRecord]) -> Strin
         tables.push(relay::viewer_table(visits, width));
     }
     tables.join("\n")
-}
-
-fn names(paths: &[&PathBuf]) -> String {
-    let names: Vec<String> = paths.iter().map(|path| escape_path(path)).collect();
-    names.join(" ")
 }
 
 fn write(path: &Path, chart: &Chart) -> Result<()> {

@@ -16,7 +16,7 @@ use crossbeam_channel::Receiver;
 
 use crate::{
     error::{Error, Result},
-    net::{clock, lock},
+    net::{clock, lock, spawn},
     text::ShownPath,
 };
 
@@ -51,30 +51,28 @@ pub(crate) fn listen() -> Result<Receiver<SignalRequest>> {
     let (sender, requests) = crossbeam_channel::unbounded();
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1])
         .map_err(Error::io("handle signals", "this process"))?;
-    thread::Builder::new()
-        .name("signals".to_owned())
-        .spawn(move || {
-            let mut stopping = None;
-            for signal in signals.forever() {
-                let mut request = SignalRequest::Release;
-                if signal != SIGUSR1 {
-                    let now = clock::now();
-                    match stopping {
-                        Some(first) if now.since(first) < SAME_STOP => continue,
-                        Some(_) => {
-                            remove_temporary();
-                            remove_stars();
-                            std::process::exit(130);
-                        }
-                        None => (stopping, request) = (Some(now), SignalRequest::Stop),
+    let hear = move || {
+        let mut stopping = None;
+        for signal in signals.forever() {
+            let mut request = SignalRequest::Release;
+            if signal != SIGUSR1 {
+                let now = clock::now();
+                match stopping {
+                    Some(first) if now.since(first) < SAME_STOP => continue,
+                    Some(_) => {
+                        remove_temporary();
+                        remove_stars();
+                        std::process::exit(130);
                     }
+                    None => (stopping, request) = (Some(now), SignalRequest::Stop),
                 }
-                // Without a receiver, a second Ctrl-C must still end the process.
-                let _ = sender.send(request);
             }
-        })
-        .map_err(Error::io("start the signal thread", "this process"))?;
-    Ok(requests)
+            // Without a receiver, a second Ctrl-C must still end the process.
+            let _ = sender.send(request);
+        }
+    };
+    let thread = thread::Builder::new().name("signals".to_owned()).spawn(hear);
+    thread.map(|_| requests).map_err(Error::io("start the signal thread", "this process"))
 }
 
 /// This system has no signals to listen to: Ctrl-C ends the process.
@@ -97,9 +95,7 @@ pub(crate) fn on_stop(stop: impl FnOnce() + Send + 'static) -> Result<()> {
             stop();
         }
     };
-    let thread = thread::Builder::new().name("stop".to_owned()).spawn(wait);
-    thread.map_err(Error::io("start the signal thread", "this process"))?;
-    Ok(())
+    spawn("stop", wait).map(drop).map_err(Error::io("start the signal thread", "this process"))
 }
 
 /// A flag that the first SIGINT or SIGTERM sets.

@@ -46,11 +46,6 @@ pub(crate) fn run(args: &TorrentArgs) -> Result<Verdict> {
     let path = format!("{name}.torrent");
     std::fs::write(Path::new(&path), torrent.encode(Some(&args.announce), None))
         .map_err(Error::io("write the torrent", &path))?;
-    output::print(&format!(
-        "{path}: info-hash {}, {} pieces of {} bytes\n",
-        torrent.info_hash(),
-        torrent.pieces.len(),
-        torrent.piece_bytes
-    ))?;
-    Ok(Verdict::AllVerified)
+    let (hash, pieces, bytes) = (torrent.info_hash(), torrent.pieces.len(), torrent.piece_bytes);
+    output::answer(&format!("{path}: info-hash {hash}, {pieces} pieces of {bytes} bytes\n"))
 }

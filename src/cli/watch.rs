@@ -152,10 +152,9 @@ pub(crate) fn run(args: &WatchArgs) -> Result<Verdict> {
 }
 
 fn print_unreached(relay: &str, view: &WatchSnapshot) {
+    let (sent, at) = (view.sent.map_or(0, |sent| sent.sent), view.at);
     output::eprintln(format_args!(
-        "gatecast: {relay} has sent {} datagrams to {} and none came: a firewall may drop UDP",
-        view.sent.map_or(0, |sent| sent.sent),
-        view.at
+        "gatecast: {relay} has sent {sent} datagrams to {at} and none came: a firewall may drop UDP"
     ));
 }
 
@@ -179,22 +178,19 @@ impl StatusLine {
         if !std::io::stderr().is_terminal() {
             return;
         }
-        let rate = last
-            .and_then(|(then, before)| mbit_per_second(bytes - before, now.since(then)))
-            .map(|rate| format!("{rate:.2}"));
-        let jitter = view.received.jitter_us.map(|us| format!("{:.2}", us / 1e3));
+        let rate = last.and_then(|(then, at)| mbit_per_second(bytes - at, now.since(then)));
+        let rate = or_missing(rate.map(|rate| format!("{rate:.2}")));
+        let jitter = or_missing(view.received.jitter_us.map(|us| format!("{:.2}", us / 1e3)));
         let state = match view.state {
             ViewerState::Running => "playing",
             ViewerState::Paused => "paused",
             ViewerState::Unconnected => "out",
         };
         let line = format!(
-            "{state} {:.0} s  {} datagrams  {} Mbit/s  CC errors {}  jitter {} ms",
+            "{state} {:.0} s  {} datagrams  {rate} Mbit/s  CC errors {}  jitter {jitter} ms",
             view.watched.as_secs_f64(),
             view.received.datagrams,
-            or_missing(rate),
             view.received.ts.errors,
-            or_missing(jitter),
         );
         let term = console::Term::stderr();
         let cut = console::truncate_str(&line, usize::from(term.size().1), "").into_owned();

@@ -287,13 +287,9 @@ fn of_echo(report: &EchoReport, checks: &mut Vec<Check>) {
     });
     if report.clock_off_us > CLOCKS_APART_US {
         let seconds = report.clock_off_us / 1_000_000;
-        checks.push(
-            Check::ok(
-                "clocks",
-                format!("{seconds} s apart: the times in the two machines' logs do not compare"),
-            )
-            .mended("timedatectl set-ntp true, on both"),
-        );
+        let found =
+            format!("{seconds} s apart: the times in the two machines' logs do not compare");
+        checks.push(Check::ok("clocks", found).mended("timedatectl set-ntp true, on both"));
     }
 }
 

@@ -10,10 +10,11 @@
 
 use std::sync::Arc;
 
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::format_description::well_known::Rfc3339;
 
 use crate::{
     client::{ClientStage, ClientView},
+    net::clock,
     proto::json::Json,
     server::{
         gate::{GateView, SeatEnd},
@@ -27,23 +28,11 @@ use crate::{
 pub const SCHEMA: &str = "gatecast.event/1";
 
 /// The state of a server's sessions.
-pub fn state(id: u64, at: OffsetDateTime, lobby: &Lobby) -> String {
-    let ended = lobby.history().ended();
-    state_of(id, at, &lobby.views(), &ended, lobby)
-}
-
-/// The state, from views and records that the caller has already.
-pub(super) fn state_of(
-    id: u64,
-    at: OffsetDateTime,
-    views: &[GateView],
-    ended: &[Arc<Record>],
-    lobby: &Lobby,
-) -> String {
+pub(super) fn state(id: u64, views: &[GateView], ended: &[Arc<Record>], lobby: &Lobby) -> String {
     Json::object(|json| {
         begin(json, "state");
         json.count("id", Some(id));
-        json.maybe_text("at", at.format(&Rfc3339).ok());
+        json.maybe_text("at", clock::wall().format(&Rfc3339).ok());
         json.member("server", |json| {
             let settings = &lobby.settings;
             json.count("clients", settings.clients.map(u64::from));
@@ -51,15 +40,9 @@ pub(super) fn state_of(
             json.maybe_text("address", lobby.address().map(|addr| addr.to_string()));
             json.maybe_text("file", settings.file.as_ref().map(|file| file.as_str()));
         });
-        json.list("sessions", |json| {
-            for view in views {
-                json.item(|json| session(json, view));
-            }
-        });
+        json.each("sessions", views, session);
         json.list("ended", |json| {
-            for record in ended {
-                json.item_text(&record.session.to_string());
-            }
+            ended.iter().for_each(|record| json.item_text(&record.session.to_string()));
         });
     })
 }
@@ -75,29 +58,21 @@ fn session(json: &mut Json, view: &GateView) {
     json.text("phase", phase(view));
     json.number("seconds_left", view.left.map(|left| rounded(left.as_secs_f64())));
     json.number("seconds_moving", view.released.map(|span| rounded(span.as_secs_f64())));
-    json.list("seats", |json| {
-        for seat in &view.seats {
-            json.item(|json| {
-                json.count("seat", Some(seat.seat.0.into()));
-                json.text("name", &seat.name);
-                json.text("client", seat.peer.to_string());
-                json.text("kind", seat.kind.word());
-                json.truth("ready", seat.ready);
-                json.count("bytes", Some(seat.moved));
-                json.count("bytes_resumed", Some(seat.resumed));
-                json.truth("finished", seat.end.is_some());
-                end(json, seat.end.as_ref());
-                detail(json, &seat.detail);
-            });
-        }
+    json.each("seats", &view.seats, |json, seat| {
+        json.count("seat", Some(seat.seat.0.into()));
+        json.text("name", &seat.name);
+        json.text("client", seat.peer.to_string());
+        json.text("kind", seat.kind.word());
+        json.truth("ready", seat.ready);
+        json.count("bytes", Some(seat.moved));
+        json.count("bytes_resumed", Some(seat.resumed));
+        json.truth("finished", seat.end.is_some());
+        end(json, seat.end.as_ref());
+        detail(json, &seat.detail);
     });
-    json.list("missing", |json| {
-        for (seat, name) in &view.missing {
-            json.item(|json| {
-                json.count("seat", Some(seat.0.into()));
-                json.text("name", name);
-            });
-        }
+    json.each("missing", &view.missing, |json, (seat, name)| {
+        json.count("seat", Some(seat.0.into()));
+        json.text("name", name);
     });
 }
 
@@ -121,45 +96,32 @@ fn detail(json: &mut Json, detail: &SeatDetail) {
     json.count("lost", detail.lost);
     if !detail.map.is_empty() {
         json.list("map", |json| {
-            for &percent in detail.map.iter().take(MAP_MAX) {
-                json.item_number(u64::from(percent.min(100)));
-            }
+            detail.map.iter().take(MAP_MAX).for_each(|percent| json.item_raw(percent.min(&100)));
         });
     }
 }
 
-/// A session that has ended; `document` is a `gatecast.session/1`.
-pub fn session_ended(document: &str) -> String {
+/// What is told when a session has ended: a `session`, whose document is a `gatecast.session/1`;
+/// and of a server with swarms a `swarm`, a `gatecast.swarm/1`.
+pub fn ended_with(event: &str, document: &str) -> String {
     Json::object(|json| {
-        begin(json, "session");
-        json.raw("document", document);
-    })
-}
-
-/// The swarms of a server when a session of one has ended; `document` is a `gatecast.swarm/1`.
-pub fn swarm(document: &str) -> String {
-    Json::object(|json| {
-        begin(json, "swarm");
+        begin(json, event);
         json.raw("document", document);
     })
 }
 
 /// The clients of one process.
-pub fn clients(at: OffsetDateTime, views: &[ClientView]) -> String {
+pub fn clients(views: &[ClientView]) -> String {
     Json::object(|json| {
         begin(json, "clients");
-        json.maybe_text("at", at.format(&Rfc3339).ok());
-        json.list("clients", |json| {
-            for (number, view) in (1..).zip(views) {
-                json.item(|json| {
-                    json.count("client", Some(number));
-                    json.text("stage", stage(view.stage));
-                    json.count("bytes", Some(view.moved));
-                    json.count("bytes_total", Some(view.bytes).filter(|&bytes| bytes > 0));
-                    json.count("ready", view.muster.map(|(ready, _)| ready.into()));
-                    json.count("clients", view.muster.map(|(_, clients)| clients.into()));
-                });
-            }
+        json.maybe_text("at", clock::wall().format(&Rfc3339).ok());
+        json.each("clients", (1..).zip(views), |json, (number, view)| {
+            json.count("client", Some(number));
+            json.text("stage", stage(view.stage));
+            json.count("bytes", Some(view.moved));
+            json.count("bytes_total", Some(view.bytes).filter(|&bytes| bytes > 0));
+            json.count("ready", view.muster.map(|(ready, _)| ready.into()));
+            json.count("clients", view.muster.map(|(_, clients)| clients.into()));
         });
     })
 }
@@ -179,22 +141,17 @@ fn stage(stage: ClientStage) -> &'static str {
 pub(super) fn ended(records: &[Arc<Record>]) -> String {
     Json::object(|json| {
         json.text("schema", "gatecast.sessions/1");
-        json.list("sessions", |json| {
-            for record in records {
-                json.item(|json| {
-                    json.text("session", record.session.to_string());
-                    json.text("via", record.via.word());
-                    json.text("file", record.file.name.as_str());
-                    json.count("bytes", Some(record.file.bytes));
-                    json.count("clients", Some(record.clients.into()));
-                    let complete = |row: &&Transfer| row.outcome == Outcome::Complete;
-                    let complete = record.transfers.iter().filter(complete).count();
-                    json.count("complete", u64::try_from(complete).ok());
-                    json.count("proven", u64::try_from(record.proven()).ok());
-                    let released = record.released_at.and_then(|at| at.format(&Rfc3339).ok());
-                    json.maybe_text("released_at", released);
-                });
-            }
+        json.each("sessions", records, |json, record| {
+            json.text("session", record.session.to_string());
+            json.text("via", record.via.word());
+            json.text("file", record.file.name.as_str());
+            json.count("bytes", Some(record.file.bytes));
+            json.count("clients", Some(record.clients.into()));
+            let complete = |row: &&Transfer| row.outcome == Outcome::Complete;
+            json.raw("complete", record.transfers.iter().filter(complete).count());
+            json.raw("proven", record.proven());
+            let released = record.released_at.and_then(|at| at.format(&Rfc3339).ok());
+            json.maybe_text("released_at", released);
         });
     })
 }

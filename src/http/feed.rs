@@ -95,7 +95,7 @@ impl LatestState {
             self.milestones = milestones;
             self.written = Some(now);
             self.snapshot.id += 1;
-            let state = event::state_of(self.snapshot.id, clock::wall(), &views, &ended, lobby);
+            let state = event::state(self.snapshot.id, &views, &ended, lobby);
             self.snapshot.state_event = text::event("state", self.snapshot.id, &state).into();
             self.snapshot.state = state.into();
         }
@@ -111,7 +111,8 @@ impl LatestState {
         let mut changed = known.len() != before;
         for record in ended {
             if known.iter().all(|(id, _)| *id != record.session) {
-                let event = (documents.json).map(|write| event::session_ended(&write(record)));
+                let event =
+                    (documents.json).map(|write| event::ended_with("session", &write(record)));
                 let event = event.map(|event| text::event("session", number, &event).into());
                 known.push_back((record.session, event));
                 changed = true;
@@ -123,11 +124,6 @@ impl LatestState {
 
 fn milestones(view: &GateView) -> Milestones {
     let count = |is: fn(&&SeatView) -> bool| view.seats.iter().filter(is).count();
-    (
-        view.session,
-        view.released.is_some(),
-        view.seats.len(),
-        count(|seat| seat.ready),
-        count(|seat| seat.end.is_some()),
-    )
+    let (ready, finished) = (count(|seat| seat.ready), count(|seat| seat.end.is_some()));
+    (view.session, view.released.is_some(), view.seats.len(), ready, finished)
 }

@@ -117,14 +117,10 @@ pub(super) fn list(cx: &RequestContext<'_>) -> HttpResponse {
 fn json_list(files: &[FileInfo]) -> String {
     Json::object(|json| {
         json.text("schema", "gatecast.files/1");
-        json.list("files", |json| {
-            for file in files {
-                json.item(|json| {
-                    json.text("name", file.name.as_str());
-                    json.count("bytes", Some(file.bytes));
-                    json.text("sha1", file.sha1.to_string());
-                });
-            }
+        json.each("files", files, |json, file| {
+            json.text("name", file.name.as_str());
+            json.count("bytes", Some(file.bytes));
+            json.text("sha1", file.sha1.to_string());
         });
     })
 }
@@ -135,11 +131,9 @@ fn html_list(files: &[FileInfo]) -> String {
     );
     for file in files {
         let path = text::percent_encode(file.name.as_str());
+        let (name, bytes, sha1) = (text::html(file.name.as_str()), file.bytes, file.sha1);
         html += &format!(
-            "<tr><td><a href='/files/{path}'>{}</a><td>{}<td><code>{}</code>",
-            text::html(file.name.as_str()),
-            file.bytes,
-            file.sha1
+            "<tr><td><a href='/files/{path}'>{name}</a><td>{bytes}<td><code>{sha1}</code>"
         );
     }
     html += "</table>\n";
@@ -147,46 +141,41 @@ fn html_list(files: &[FileInfo]) -> String {
 }
 
 /// Sends the file `name` at once, or its digest as `sha1sum -c` reads it.
-pub(super) fn send(cx: &RequestContext<'_>, name: &FileName, digest_only: bool) -> io::Result<()> {
+pub(super) fn send(
+    cx: &RequestContext<'_>,
+    name: &FileName,
+    digest_only: bool,
+) -> io::Result<Option<HttpResponse>> {
     if cx.lobby.catalog.is_tree(name) {
         let why = format!("'{name}' is a folder, which only gatecast fetch takes");
-        cx.respond(&HttpResponse::text(404, why));
-        return Ok(());
+        return Ok(Some(HttpResponse::text(404, why)));
     }
     let source = match cx.lobby.catalog.open(name, &silent) {
         Ok(source) => source,
         Err(error) => {
             log::warn!("{error}");
             let why = format!("the file '{name}' cannot be read");
-            cx.respond(&HttpResponse::text(500, why));
-            return Ok(());
+            return Ok(Some(HttpResponse::text(500, why)));
         }
     };
     let file = &source.info;
     if digest_only {
         let line = format!("{}  {}\n", file.sha1, name.as_str());
-        cx.respond(&HttpResponse::new(200, "text/plain; charset=utf-8", line));
-        return Ok(());
+        return Ok(Some(HttpResponse::new(200, "text/plain; charset=utf-8", line)));
     }
     let tag = etag(file);
-    let mut held = cx.request.headers.all("if-none-match");
-    if held.any(|tags| {
-        tags.split(',')
-            .map(str::trim)
-            .any(|held| held == "*" || held.trim_start_matches("W/") == tag)
-    }) {
+    let held = cx.request.headers.all("if-none-match");
+    let mut held = held.flat_map(|tags| tags.split(',')).map(str::trim);
+    if held.any(|held| held == "*" || held.trim_start_matches("W/") == tag) {
         let response = HttpResponse::new(304, "application/octet-stream", "");
-        cx.respond(&response.field("ETag", tag));
-        return Ok(());
+        return Ok(Some(response.field("ETag", tag)));
     }
     match range_of(cx.request, file) {
-        RequestedRange::Whole => send_range(cx, &source, 200, 0..file.bytes),
-        RequestedRange::Part(range) => send_range(cx, &source, 206, range),
-        RequestedRange::Unsatisfiable => {
-            cx.respond(&unsatisfiable(file));
-            Ok(())
-        }
+        RequestedRange::Whole => send_range(cx, &source, 200, 0..file.bytes)?,
+        RequestedRange::Part(range) => send_range(cx, &source, 206, range)?,
+        RequestedRange::Unsatisfiable => return Ok(Some(unsatisfiable(file))),
     }
+    Ok(None)
 }
 
 /// Sends a part of a file outside of any session: it is counted, and not logged.

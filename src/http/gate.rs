@@ -71,11 +71,8 @@ impl GateQuery {
             Some(size) => {
                 let number = digits(&size).and_then(|n| u16::try_from(n).ok());
                 let valid = number.filter(|n| (1..=MAX_SEATS).contains(n));
-                if valid.is_none() {
-                    let why = format!("invalid gate '{size}': expected 1 to {MAX_SEATS} clients");
-                    return Err(HttpResponse::text(400, why));
-                }
-                valid
+                let why = || format!("invalid gate '{size}': expected 1 to {MAX_SEATS} clients");
+                Some(valid.ok_or_else(|| HttpResponse::text(400, why()))?)
             }
         };
         let is_http = query.get("via").as_deref() == Some(Via::Http.word());
@@ -89,7 +86,11 @@ impl GateQuery {
 }
 
 /// Gives the client a seat and sends it `file` after the release.
-pub(super) fn serve_at_gate(cx: &mut RequestContext<'_>, file: FileName, query: &GateQuery) {
+pub(super) fn serve_at_gate(
+    cx: &mut RequestContext<'_>,
+    file: FileName,
+    query: &GateQuery,
+) -> Option<HttpResponse> {
     cx.connection.closes = true;
     let client = PendingClient {
         name: client_name(query, cx.request),
@@ -103,18 +104,17 @@ pub(super) fn serve_at_gate(cx: &mut RequestContext<'_>, file: FileName, query: 
         lobby::SeatRequest { file: Some(file), group, via, takes_trees: false, auto: false };
     let mut seat = match cx.lobby.seat(&wanted, client) {
         Ok(seat) => seat,
-        Err(Error::Refused { reason, .. }) => return cx.respond(&HttpResponse::text(409, reason)),
+        Err(Error::Refused { reason, .. }) => return Some(HttpResponse::text(409, reason)),
         Err(error) => {
             log::warn!("{}: not seated: {error}", cx.connection.peer);
-            return cx.respond(&HttpResponse::text(500, "the session cannot begin"));
+            return Some(HttpResponse::text(500, "the session cannot begin"));
         }
     };
     let file = seat.session().source.info.clone();
     let (status, start) = match files::range_of(cx.request, &file) {
         RequestedRange::Unsatisfiable => {
-            let reason = "asked for a range that the file does not have";
-            seat.lose(Outcome::Refused, reason);
-            return cx.respond(&files::unsatisfiable(&file));
+            seat.lose(Outcome::Refused, "asked for a range that the file does not have");
+            return Some(files::unsatisfiable(&file));
         }
         RequestedRange::Part(range) if range.end == file.bytes => (206, range.start),
         // A row is of a whole copy, so a part that ends before the file does is not sent.
@@ -130,12 +130,11 @@ pub(super) fn serve_at_gate(cx: &mut RequestContext<'_>, file: FileName, query: 
             transfer.bytes_resumed = start;
             send_released(cx, &seat, slot, (status, start..file.bytes), &mut transfer);
             seat.finish(transfer);
+            None
         }
         Err(ending) => {
             drop(seat);
-            if let Some(response) = no_release(&ending) {
-                cx.respond(&response);
-            }
+            no_release(&ending)
         }
     }
 }
@@ -164,10 +163,8 @@ fn send_released(
     transfer.bytes_server = Some(seat.moved().load(Ordering::Relaxed));
     let released = seat.release().released();
     let closed = carried.end.and_then(|()| wait_for_close(seat, bytes, slot.as_ref()));
-    let closed = closed.and_then(|closed| match session.source.unchanged() {
-        Ok(()) => Ok(closed),
-        Err(changed) => Err(cut(changed.to_string())),
-    });
+    let unchanged = || session.source.unchanged().map_err(|changed| cut(changed.to_string()));
+    let closed = closed.and_then(|closed| unchanged().map(|()| closed));
     let closed = match closed {
         Ok(closed) => closed,
         Err(failure) => return transfer.fail(failure.outcome, failure.reason),
@@ -181,9 +178,8 @@ fn send_released(
         check_receipt(&receipt, bytes, released, file, transfer);
     } else if closed.is_none() {
         let limit = session.stall.as_secs_f64();
-        let reason =
-            format!("did not close its connection for {limit} s, so it may not have read all");
-        transfer.fail(Outcome::Cut, reason);
+        let open = format!("did not close its connection for {limit} s");
+        transfer.fail(Outcome::Cut, format!("{open}, so it may not have read all"));
     }
 }
 
@@ -211,8 +207,7 @@ fn check_receipt(
     transfer.seconds_client = receipt.seconds;
     transfer.verified = Some(sha1 == file.sha1);
     if sha1 != file.sha1 {
-        let reason = format!("the copy's SHA-1 is {sha1}, not {}", file.sha1);
-        transfer.fail(Outcome::Corrupt, reason);
+        transfer.fail(Outcome::Corrupt, format!("the copy's SHA-1 is {sha1}, not {}", file.sha1));
     } else if let Some(bytes) = receipt.bytes.filter(|&bytes| bytes != sent) {
         let reason = format!("the receipt claims {bytes} bytes of the {sent} sent");
         transfer.fail(Outcome::Cut, reason);

@@ -3,7 +3,7 @@
 
 use std::{
     fmt::{Display, Write},
-    sync::atomic::Ordering,
+    sync::{Arc, atomic::Ordering},
 };
 
 use crate::{
@@ -102,7 +102,7 @@ fn metrics(server: &HttpServer, lobby: &Lobby) -> String {
         let count = count.load(Ordering::Relaxed);
         text.sample("gatecast_requests_total", &labels, count);
     }
-    let connections = counters.connections.load(Ordering::Relaxed);
+    let connections = Arc::strong_count(&counters.connections) - 1;
     text.single("gatecast_http_connections", connections);
     text.single("gatecast_subscribers", server.subscribers.count());
     text.single("gatecast_sessions_open", views.len());

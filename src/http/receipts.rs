@@ -12,9 +12,12 @@ use std::{
 use crate::{
     digest::Digest,
     net::{clock, lock},
-    proto::http::{
-        response::HttpResponse,
-        text::{self, QueryPairs},
+    proto::{
+        http::{
+            response::HttpResponse,
+            text::{self, QueryPairs},
+        },
+        lab::tcp::decode_elapsed,
     },
     session::{SeatId, SessionId},
     units::Moment,
@@ -75,19 +78,12 @@ impl Receipts {
         let printed = body.split_whitespace().next().map(Into::into);
         let sha1 = form.get("sha1").or(printed);
         let Some(sha1) = sha1.and_then(|text| text.parse::<Digest>().ok()) else {
-            return HttpResponse::text(
-                400,
-                "a receipt is sha1= and 40 hexadecimal digits, or what sha1sum prints",
-            );
+            let why = "a receipt is sha1= and 40 hexadecimal digits, or what sha1sum prints";
+            return HttpResponse::text(400, why);
         };
-        let posted = PostedReceipt {
-            sha1,
-            bytes: form.get("bytes").and_then(|text| text::digits(&text)),
-            seconds: form
-                .get("seconds")
-                .and_then(|text| crate::proto::lab::tcp::decode_elapsed(&text).ok()),
-            at: clock::now(),
-        };
+        let bytes = form.get("bytes").and_then(|text| text::digits(&text));
+        let seconds = form.get("seconds").and_then(|text| decode_elapsed(&text).ok());
+        let posted = PostedReceipt { sha1, bytes, seconds, at: clock::now() };
         let mut entries = lock(&self.expected);
         let entry =
             key.and_then(|key| entries.get_mut(&key)).filter(|entry| entry.session == session);

@@ -19,18 +19,14 @@
 //! Other paths go to [`HttpConfig::extra`](crate::http::HttpConfig::extra), which joins no path to
 //! a folder either; with the swarm they are `GET /announce`, `/swarm`, `/NAME.torrent`.
 
-use std::{
-    io,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{io, sync::Arc, time::Duration};
 
 use crate::{
     http::{
         files, gate,
         gate::GateQuery,
         guard, metrics, sessions,
-        state::{CountGuard, HttpServer, RequestContext},
+        state::{HttpServer, RequestContext},
         subscribe,
     },
     net::{
@@ -62,8 +58,7 @@ const PAGE: [&str; 5] = [
 
 /// Serves one connection until it ends.
 pub(super) fn serve(server: &HttpServer, connection: Connection, lobby: &Arc<Lobby>) {
-    let connections = &server.counters.connections;
-    let _counted = CountGuard::new(connections);
+    let connections = Arc::clone(&server.counters.connections);
     let (peer, mut deadline) = (connection.peer, connection.deadline);
     let mut connection = HttpConnection::new(connection.stream, peer, &connection.first);
     for served in 1..=REQUESTS_MAX {
@@ -80,7 +75,7 @@ pub(super) fn serve(server: &HttpServer, connection: Connection, lobby: &Arc<Lob
         };
         connection.closes = !request.keeps_alive()
             || served == REQUESTS_MAX
-            || connections.load(Ordering::Relaxed) > KEEP_ALIVE_MAX;
+            || Arc::strong_count(&connections) > KEEP_ALIVE_MAX + 1;
         let mut cx = RequestContext {
             server,
             lobby,
@@ -88,9 +83,9 @@ pub(super) fn serve(server: &HttpServer, connection: Connection, lobby: &Arc<Lob
             request: &request,
             body: &body,
         };
-        if let Err(error) = route(&mut cx) {
-            log::debug!("{peer}: {error}");
-            return;
+        match route(&mut cx) {
+            Ok(response) => response.iter().for_each(|response| cx.respond(response)),
+            Err(error) => return log::debug!("{peer}: {error}"),
         }
         if connection.closes {
             break;
@@ -100,12 +95,11 @@ pub(super) fn serve(server: &HttpServer, connection: Connection, lobby: &Arc<Lob
     connection.close();
 }
 
-/// Finds the handler of a request and runs it.
-fn route(cx: &mut RequestContext<'_>) -> io::Result<()> {
+/// Finds the handler of a request and runs it; returns the response, unless it is sent already.
+fn route(cx: &mut RequestContext<'_>) -> io::Result<Option<HttpResponse>> {
     let path = &*cx.request.path;
     if let Some(response) = refuse(cx).or_else(|| close(cx)) {
-        cx.respond(&response);
-        return Ok(());
+        return Ok(Some(response));
     }
     if path == "/events" && cx.request.method == HttpMethod::Get {
         cx.connection.closes = true;
@@ -122,8 +116,7 @@ fn route(cx: &mut RequestContext<'_>) -> io::Result<()> {
         _ => sessions::get(cx.server, path, cx.lobby).or_else(|| extra(cx)),
     };
     let not_found = || HttpResponse::text(404, format!("there is nothing at '{path}'"));
-    cx.respond(&response.unwrap_or_else(not_found));
-    Ok(())
+    Ok(Some(response.unwrap_or_else(not_found)))
 }
 
 /// The response to a request that no handler may see: a foreign host, or another method than the
@@ -181,30 +174,27 @@ fn page(cx: &RequestContext<'_>) -> HttpResponse {
 }
 
 /// Serves an offered file: its digest, the file at a gate, or the file at once.
-fn serve_file(cx: &mut RequestContext<'_>, name: &str) -> io::Result<()> {
+fn serve_file(cx: &mut RequestContext<'_>, name: &str) -> io::Result<Option<HttpResponse>> {
     let Some((file, digest_only)) = files::find(name, cx.lobby) else {
         let why = format!("the file '{name}' is not offered here");
-        cx.respond(&HttpResponse::text(404, why));
-        return Ok(());
+        return Ok(Some(HttpResponse::text(404, why)));
     };
+    let may_wait = cx.request.method == HttpMethod::Get && !digest_only;
     let gate = match cx.request.query_pairs() {
         Err(error) => Err(HttpResponse::text(error.status, error.why)),
-        Ok(query) if cx.request.method == HttpMethod::Get && !digest_only => {
-            GateQuery::parse(&query)
-        }
+        Ok(query) if may_wait => GateQuery::parse(&query),
         Ok(_) => Ok(None),
     };
     match gate {
         Ok(Some(_)) if cx.request.is_cross_site() => {
             // A seat may begin a session, and a page can make a browser GET any address.
             let why = "a page of another site asks for a seat; open this address by itself";
-            cx.respond(&HttpResponse::text(403, why));
+            Ok(Some(HttpResponse::text(403, why)))
         }
-        Ok(Some(query)) => gate::serve_at_gate(cx, file, &query),
-        Ok(None) => return files::send(cx, &file, digest_only),
-        Err(response) => cx.respond(&response),
+        Ok(Some(query)) => Ok(gate::serve_at_gate(cx, file, &query)),
+        Ok(None) => files::send(cx, &file, digest_only),
+        Err(response) => Ok(Some(response)),
     }
-    Ok(())
 }
 
 fn extra(cx: &RequestContext<'_>) -> Option<HttpResponse> {

@@ -6,7 +6,7 @@ use crate::{
         feed::POLL_INTERVAL,
         state::{HttpServer, RequestContext},
     },
-    net::{clock, shared_reply::stamp_of_now},
+    net::shared_reply::stamp_of_now,
     proto::http::{response::HttpResponse, text},
     server::lobby::Lobby,
     session::SessionId,
@@ -24,7 +24,7 @@ pub(super) fn get(server: &HttpServer, path: &str, lobby: &Lobby) -> Option<Http
     Some(match path {
         "/sessions" => replies.get(path, JSON, stamp, || Ok(event::ended(&history.ended()))),
         "/sessions/current" => {
-            let state = || Ok(event::state(0, clock::wall(), lobby));
+            let state = || Ok(event::state(0, &lobby.views(), &history.ended(), lobby));
             replies.get(path, JSON, stamp_of_now(POLL_INTERVAL), state)
         }
         "/sessions.csv" => {
@@ -44,10 +44,7 @@ pub(super) fn get(server: &HttpServer, path: &str, lobby: &Lobby) -> Option<Http
 
 /// One session, as JSON or CSV.
 fn document(server: &HttpServer, path: &str, name: &str, lobby: &Lobby) -> HttpResponse {
-    let (id, is_csv) = match name.strip_suffix(".csv") {
-        Some(id) => (id, true),
-        None => (name, false),
-    };
+    let (id, is_csv) = name.strip_suffix(".csv").map_or((name, false), |id| (id, true));
     let not_kept = || HttpResponse::text(404, format!("no session '{name}' is kept here"));
     let history = lobby.history();
     let known = id.parse::<SessionId>().ok().and_then(|id| Some((id, history.version(id)?)));

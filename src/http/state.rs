@@ -4,7 +4,7 @@ use std::{
     net::TcpStream,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -52,13 +52,11 @@ pub(super) struct HttpServer {
 /// What the HTTP server counts of itself.
 #[derive(Debug, Default)]
 pub(super) struct HttpCounters {
-    pub(super) connections: AtomicUsize,
+    /// Each connection holds one more.
+    pub(super) connections: Arc<()>,
     /// Responses by the first digit of their status, less one.
     pub(super) responses: [AtomicU64; 5],
 }
-
-/// Counts itself while it lives.
-pub(super) struct CountGuard<'a>(&'a AtomicUsize);
 
 /// One request, as its handler sees it.
 pub(super) struct RequestContext<'a> {
@@ -137,19 +135,5 @@ impl RequestContext<'_> {
 
     pub(super) fn stream(&self) -> &TcpStream {
         &self.connection.stream
-    }
-}
-
-impl<'a> CountGuard<'a> {
-    /// Adds one to `count`.
-    pub(super) fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
-}
-
-impl Drop for CountGuard<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

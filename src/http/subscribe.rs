@@ -28,11 +28,10 @@ struct SentEvents {
 }
 
 /// Streams events until the client leaves or the server ends.
-pub(super) fn stream_events(cx: &RequestContext<'_>) -> io::Result<()> {
+pub(super) fn stream_events(cx: &RequestContext<'_>) -> io::Result<Option<HttpResponse>> {
     let Some(_place) = cx.server.subscribers.take(cx.connection.peer.ip()) else {
         let why = "too many subscribers are here already, or too many with your address";
-        cx.respond(&HttpResponse::text(503, why).field("Retry-After", "5"));
-        return Ok(());
+        return Ok(Some(HttpResponse::text(503, why).field("Retry-After", "5")));
     };
     let mut head = cx
         .head(200)
@@ -44,11 +43,9 @@ pub(super) fn stream_events(cx: &RequestContext<'_>) -> io::Result<()> {
     cx.connection.send(&head, EVENT_LIMIT)?;
     let snapshot = cx.server.feed.poll(cx.lobby);
     let old = snapshot.ended.len().saturating_sub(ENDED_AT_FIRST);
-    let mut sent = SentEvents {
-        state: 0,
-        ended: snapshot.ended.iter().take(old).map(|(id, _)| *id).collect(),
-    };
+    let ended = snapshot.ended.iter().take(old).map(|(id, _)| *id).collect();
     drop(snapshot);
+    let mut sent = SentEvents { state: 0, ended };
     let mut sent_at = clock::now();
     loop {
         let mut events = sent.take_new(&cx.server.feed.poll(cx.lobby));
@@ -61,7 +58,7 @@ pub(super) fn stream_events(cx: &RequestContext<'_>) -> io::Result<()> {
         }
         thread::sleep(POLL_INTERVAL);
         if socket::is_closed(cx.stream())? {
-            return Ok(());
+            return Ok(None);
         }
     }
 }
@@ -74,11 +71,8 @@ impl SentEvents {
             events.push(Arc::clone(&snapshot.state_event));
             self.state = snapshot.id;
         }
-        for (id, event) in &snapshot.ended {
-            if let Some(event) = event.as_ref().filter(|_| !self.ended.contains(id)) {
-                events.push(Arc::clone(event));
-            }
-        }
+        let new = snapshot.ended.iter().filter(|(id, _)| !self.ended.contains(id));
+        events.extend(new.filter_map(|(_, event)| event.clone()));
         self.ended = snapshot.ended.iter().map(|(id, _)| *id).collect();
         events
     }

@@ -20,13 +20,6 @@ impl Json {
         json.text
     }
 
-    /// An array whose items `write` adds.
-    pub fn array(write: impl FnOnce(&mut Self)) -> String {
-        let mut json = Self::default();
-        json.braced('[', ']', write);
-        json.text
-    }
-
     /// A member that is an object.
     pub fn member(&mut self, name: &str, write: impl FnOnce(&mut Self)) {
         self.name(name);
@@ -39,6 +32,24 @@ impl Json {
         self.braced('[', ']', write);
     }
 
+    /// A member that is a list with an object for each of `items`.
+    pub fn each<T>(
+        &mut self,
+        name: &str,
+        items: impl IntoIterator<Item = T>,
+        mut write: impl FnMut(&mut Self, T),
+    ) {
+        self.list(name, |json| items.into_iter().for_each(|of| json.item(|json| write(json, of))));
+    }
+
+    /// A member that is an object, or null.
+    pub fn maybe_member<T>(&mut self, name: &str, of: Option<T>, write: impl FnOnce(&mut Self, T)) {
+        match of {
+            Some(of) => self.member(name, |json| write(json, of)),
+            None => self.raw(name, "null"),
+        }
+    }
+
     /// An item of a list that is an object.
     pub fn item(&mut self, write: impl FnOnce(&mut Self)) {
         self.comma();
@@ -46,21 +57,15 @@ impl Json {
     }
 
     /// An item of a list that is JSON already.
-    pub fn item_raw(&mut self, json: &str) {
+    pub fn item_raw(&mut self, json: impl Display) {
         self.comma();
-        self.text.push_str(json);
+        let _ = write!(self.text, "{json}");
     }
 
     /// An item of a list that is text.
     pub fn item_text(&mut self, text: &str) {
         self.comma();
         self.string(text);
-    }
-
-    /// An item of a list that is a number.
-    pub fn item_number(&mut self, number: u64) {
-        self.comma();
-        let _ = write!(self.text, "{number}");
     }
 
     /// A member that is text.
@@ -128,10 +133,7 @@ impl Json {
         self.text.push('"');
         for ch in text.chars() {
             match ch {
-                '"' | '\\' => {
-                    self.text.push('\\');
-                    self.text.push(ch);
-                }
+                '"' | '\\' => self.text.extend(['\\', ch]),
                 _ if crate::text::is_unsafe(ch) => {
                     // All of them are below U+10000.
                     let _ = write!(self.text, "\\u{:04x}", u32::from(ch));
@@ -196,12 +198,12 @@ mod tests {
             json.number("d", Some(f64::NAN));
             json.maybe_text("e", None::<&str>);
             json.truth("f", true);
+            json.list("g", |_| {});
         });
         assert_eq!(
             json,
-            r#"{"a":"x\"y\\z\u000a\u001b[2J\u202e</script>é","b":[{"n":1},{"n":1.5},"t"],"c":{},"d":null,"e":null,"f":true}"#
+            r#"{"a":"x\"y\\z\u000a\u001b[2J\u202e</script>é","b":[{"n":1},{"n":1.5},"t"],"c":{},"d":null,"e":null,"f":true,"g":[]}"#
         );
-        assert_eq!(Json::array(|_| {}), "[]");
     }
 
     #[cfg(feature = "cli")]

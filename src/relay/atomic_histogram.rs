@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    proto::histogram::{BUCKETS, Delay, Histogram, bucket},
+    proto::histogram::{BUCKETS, Histogram, bucket},
     units::micros,
 };
 
@@ -14,11 +14,13 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct AtomicHistogram(Box<[AtomicU64; BUCKETS + 1]>);
 
-impl AtomicHistogram {
-    pub(super) fn new() -> Self {
+impl Default for AtomicHistogram {
+    fn default() -> Self {
         Self(Box::new([const { AtomicU64::new(0) }; BUCKETS + 1]))
     }
+}
 
+impl AtomicHistogram {
     /// Counts `time`; by one thread only.
     pub(super) fn add(&self, time: Duration) {
         let us = micros(time);
@@ -32,11 +34,6 @@ impl AtomicHistogram {
     pub(super) fn histogram(&self) -> Histogram {
         let counts = self.0.iter().take(BUCKETS);
         Histogram::of(counts.map(|count| count.load(Ordering::Relaxed)))
-    }
-
-    /// The percentiles of what was counted so far.
-    pub(super) fn percentiles(&self) -> Delay {
-        self.histogram().delay(self.longest_us())
     }
 
     /// The longest time, microseconds; 0 of nothing.

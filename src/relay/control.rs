@@ -2,6 +2,7 @@
 //! viewer however the connection ends.
 
 use std::{
+    convert::Infallible,
     net::{Shutdown, TcpStream},
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -17,7 +18,11 @@ use crate::{
             log::ViewerEnd, silence,
         },
     },
-    relay::{http, hub::Hub, viewer::Viewer},
+    relay::{
+        http,
+        hub::Hub,
+        viewer::{SessionOver, Viewer},
+    },
     server::listener::{Connection, ConnectionSlot},
     units::Moment,
 };
@@ -33,9 +38,6 @@ struct ControlSession<'a> {
     viewer: Option<Arc<Viewer>>,
 }
 
-/// How the viewer of a connection ended, and why where that needs words.
-type SessionOver = (ViewerEnd, Option<String>);
-
 /// Serves one control connection to its end.
 pub(super) fn serve(hub: &Hub, connection: Connection, slot: &ConnectionSlot) {
     socket::consent(&connection.stream);
@@ -46,7 +48,7 @@ pub(super) fn serve(hub: &Hub, connection: Connection, slot: &ConnectionSlot) {
     let peer = connection.peer;
     let mut session =
         ControlSession { hub, connection, slot, commands: CommandReader::default(), viewer: None };
-    let (end, reason) = session.run(begun);
+    let Err((end, reason)) = session.run(begun);
     log::debug!("{peer}: {end}, {reason:?}");
     if let Some(viewer) = session.viewer.take() {
         hub.remove_viewer(&viewer, end, reason);
@@ -62,41 +64,32 @@ fn asks_by_http(stream: &TcpStream, deadline: Moment) -> bool {
 }
 
 impl ControlSession<'_> {
-    fn run(&mut self, begun: Moment) -> SessionOver {
+    fn run(&mut self, begun: Moment) -> Result<Infallible, SessionOver> {
         let mut bytes = [0; 2048];
         // Of a whole line: a byte now and then does not keep the session alive.
         let mut last_command = begun;
         let mut rate = CommandRate::new(last_command);
         loop {
-            if let Some(over) = self.ended_by_relay() {
-                return over;
-            }
+            self.ended_by_relay()?;
             while let Some(command) = self.commands.next() {
                 // A viewer that the relay has let go gives no commands any more.
-                if let Some(over) = self.ended_by_relay() {
-                    return over;
-                }
+                self.ended_by_relay()?;
                 last_command = clock::now();
                 if !rate.allow(last_command) {
                     let reason = format!("more than {COMMANDS_MAX} commands in a second");
-                    return self.refuse(ViewerEnd::Closed, reason);
+                    return Err(self.refuse(ViewerEnd::Closed, reason));
                 }
                 let leaving = matches!(command, Ok(ControlCommand::Disconnect));
-                let reply = command.map_or_else(
-                    |error: DecodeError| ControlReply::Error(error.to_string()),
-                    |command| self.execute(command),
-                );
-                if let Err(over) = self.send_reply(&reply) {
-                    return over;
-                }
+                let refuse = |error: DecodeError| ControlReply::Error(error.to_string());
+                let reply = command.map_or_else(refuse, |command| self.execute(command));
+                self.send_reply(&reply)?;
                 if leaving {
                     self.close();
-                    return (ViewerEnd::Left, None);
+                    return Err((ViewerEnd::Left, None));
                 }
             }
             if self.commands.is_hopeless() {
-                let reason = "a line that never ends".to_owned();
-                return (ViewerEnd::Closed, Some(reason));
+                return Err((ViewerEnd::Closed, Some("a line that never ends".to_owned())));
             }
             let viewer = self.viewer.as_ref();
             let native = viewer.map(|viewer| viewer.native.load(Ordering::Relaxed));
@@ -104,19 +97,19 @@ impl ControlSession<'_> {
             let deadline = last_command.after(silence);
             match socket::read_until(&self.connection.stream, &mut bytes, deadline) {
                 Ok(0) => {
-                    let closed = || (ViewerEnd::Closed, None);
-                    return self.ended_by_relay().unwrap_or_else(closed);
+                    self.ended_by_relay()?;
+                    return Err((ViewerEnd::Closed, None));
                 }
                 Ok(len) => self.commands.push(&bytes[..len]),
                 Err(error) if Error::is_timeout(&error) && clock::left(deadline).is_none() => {
                     let reason = format!("no command within {} s", silence.as_secs());
-                    return self.refuse(ViewerEnd::Silent, reason);
+                    return Err(self.refuse(ViewerEnd::Silent, reason));
                 }
                 // Keep-alive found that nobody answers any more: a silence too.
                 Err(error) if Error::is_timeout(&error) => {
-                    return (ViewerEnd::Silent, Some(error.to_string()));
+                    return Err((ViewerEnd::Silent, Some(error.to_string())));
                 }
-                Err(error) => return (ViewerEnd::Closed, Some(error.to_string())),
+                Err(error) => return Err((ViewerEnd::Closed, Some(error.to_string()))),
             }
         }
     }
@@ -169,15 +162,15 @@ impl ControlSession<'_> {
     }
 
     /// Why the relay has ended this session, if it has; the client has been told.
-    fn ended_by_relay(&self) -> Option<SessionOver> {
+    fn ended_by_relay(&self) -> Result<(), SessionOver> {
         if let Some((end, reason)) = self.viewer.as_ref().and_then(|viewer| viewer.expelled()) {
-            return Some(self.refuse(end, reason));
+            return Err(self.refuse(end, reason));
         }
         if self.hub.is_stopping() {
             self.refuse(ViewerEnd::Stopped, "the relay stops".to_owned());
-            return Some((ViewerEnd::Stopped, None));
+            return Err((ViewerEnd::Stopped, None));
         }
-        None
+        Ok(())
     }
 
     fn send_reply(&self, reply: &ControlReply) -> Result<(), SessionOver> {
@@ -185,10 +178,7 @@ impl ControlSession<'_> {
         let sent = copy::send_all(&self.connection.stream, &reply.encode(), deadline);
         sent.map_err(|stop| match stop {
             copy::Stop::Peer(error) => (ViewerEnd::Closed, Some(error.to_string())),
-            _ => {
-                let reason = "it does not read its answers".to_owned();
-                (ViewerEnd::Silent, Some(reason))
-            }
+            _ => (ViewerEnd::Silent, Some("it does not read its answers".to_owned())),
         })
     }
 

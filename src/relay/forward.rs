@@ -245,10 +245,8 @@ impl Forwarder {
     /// The tables as they were before this batch, if a viewer needs them.
     fn tables_for_new_viewers(&self) -> Vec<Vec<u8>> {
         let needed = |viewer: &Arc<Viewer>| viewer.hot.needs_tables.load(Ordering::Relaxed);
-        match self.batch.iter().next() {
-            Some(next) if self.viewers.iter().any(needed) => self.monitor.tables_before(next.bytes),
-            _ => Vec::new(),
-        }
+        let next = self.batch.iter().next().filter(|_| self.viewers.iter().any(needed));
+        next.map(|next| self.monitor.tables_before(next.bytes)).unwrap_or_default()
     }
 
     fn send_to_viewer(

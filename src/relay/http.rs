@@ -4,7 +4,7 @@
 //! too slow loses whole batches, counted as dropped; one that reads nothing is let go. Neither is
 //! waited for by anybody else.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
@@ -30,7 +30,7 @@ use crate::{
         atomic_histogram::bump,
         chunk::{ChunkQueue, StreamChunk},
         hub::Hub,
-        viewer::Viewer,
+        viewer::{SessionOver, Viewer},
     },
     server::listener::{Connection, ConnectionSlot},
 };
@@ -87,7 +87,7 @@ fn answer(
             Ok((viewer, chunks)) => {
                 slot.settle(true);
                 log::info!("viewer {}: connected over HTTP at {}", viewer.number, viewer.to);
-                let over = watch(&viewer, http, &chunks);
+                let Err(over) = watch(&viewer, http, &chunks);
                 // A relay that stops closes the connection too.
                 let stopped = hub.is_stopping().then_some((ViewerEnd::Stopped, None));
                 let (end, reason) = stopped.unwrap_or(over);
@@ -137,15 +137,17 @@ fn add_viewer(hub: &Hub, http: &HttpConnection) -> Result<(Arc<Viewer>, Chunks),
 }
 
 /// Sends the stream until the viewer ends, or the relay ends it.
-fn watch(viewer: &Viewer, http: &HttpConnection, chunks: &Chunks) -> (ViewerEnd, Option<String>) {
+fn watch(
+    viewer: &Viewer,
+    http: &HttpConnection,
+    chunks: &Chunks,
+) -> Result<Infallible, SessionOver> {
     let queue = viewer.queue.as_ref().expect("a viewer over HTTP has one");
     let send = |bytes: &[u8]| {
         let sent = copy::send_all(&http.stream, bytes, clock::now().after(STALL_LIMIT));
         sent.map_err(|stop| lost(&stop.into()))
     };
-    if let Err(over) = send(&stream_head()) {
-        return over;
-    }
+    send(&stream_head())?;
     let mut has_begun = false;
     loop {
         let chunk = match chunks.recv_timeout(POLL_INTERVAL) {
@@ -153,8 +155,8 @@ fn watch(viewer: &Viewer, http: &HttpConnection, chunks: &Chunks) -> (ViewerEnd,
             // The relay wakes it so too.
             Err(RecvTimeoutError::Timeout) => match socket::is_closed(&http.stream) {
                 Ok(false) => continue,
-                Ok(true) => return (ViewerEnd::Closed, None),
-                Err(error) => return lost(&error),
+                Ok(true) => return Err((ViewerEnd::Closed, None)),
+                Err(error) => return Err(lost(&error)),
             },
             Err(RecvTimeoutError::Disconnected) => unreachable!("the viewer holds the other end"),
         };
@@ -165,13 +167,9 @@ fn watch(viewer: &Viewer, http: &HttpConnection, chunks: &Chunks) -> (ViewerEnd,
             let first = chunk.key_frame.or_else(|| is_late.then_some(0));
             let Some(first) = first else { continue };
             (start, has_begun) = (first, true);
-            if let Err(over) = send(&chunk.tables) {
-                return over;
-            }
+            send(&chunk.tables)?;
         }
-        if let Err(over) = send(&chunk.packets[start..]) {
-            return over;
-        }
+        send(&chunk.packets[start..])?;
         let (now, hot) = (clock::now(), &viewer.hot);
         chunk.came.iter().for_each(|at| hot.delay.add(now.since(*at)));
         bump(&hot.sent, chunk.came.len() as u64);
@@ -181,7 +179,7 @@ fn watch(viewer: &Viewer, http: &HttpConnection, chunks: &Chunks) -> (ViewerEnd,
 
 /// How a viewer ended whose connection failed. It is too late too where the system waited in vain
 /// for it to take what it has been sent.
-fn lost(error: &io::Error) -> (ViewerEnd, Option<String>) {
+fn lost(error: &io::Error) -> SessionOver {
     if Error::is_timeout(error) {
         return (ViewerEnd::Silent, Some("it does not read the stream".to_owned()));
     }

@@ -28,11 +28,7 @@ use crate::{
         },
         stream::StreamCounts,
     },
-    relay::{
-        chunk::ChunkQueue,
-        viewer::{Viewer, ViewerOutput},
-        viewer_log::ViewerLogHandle,
-    },
+    relay::{chunk::ChunkQueue, viewer::Viewer, viewer_log::ViewerLogHandle},
     session::SessionId,
     units::Moment,
 };
@@ -124,8 +120,7 @@ impl Hub {
         let local = control.local_addr().map_err(Error::io("ask for our address", to))?;
         // From the address that the client connected to: the only one that its firewall knows.
         let socket = || send_batch::connected_socket(address::canonical(local), to);
-        let output = queue
-            .map_or_else(|| socket().map(ViewerOutput::Datagrams), |q| Ok(ViewerOutput::Http(q)))?;
+        let socket = queue.is_none().then(socket).transpose()?;
         let mut roster = lock(&self.roster);
         if self.is_stopping() {
             return Err(Error::refused("the relay", "it is stopping"));
@@ -134,7 +129,7 @@ impl Hub {
         check_capacity(taken, to, self.limits)
             .map_err(|reason| Error::refused("the relay", reason))?;
         roster.last += 1;
-        let viewer = Arc::new(Viewer::new(roster.last, to, output, control));
+        let viewer = Arc::new(Viewer::new(roster.last, to, (socket, queue), control));
         roster.viewers.push(Arc::clone(&viewer));
         self.apply_state(&viewer, ViewerState::Running);
         self.generation.fetch_add(1, Ordering::SeqCst);
@@ -180,10 +175,8 @@ impl Hub {
         self.generation.fetch_add(1, Ordering::SeqCst);
         drop(roster);
         self.wait_round_end();
-        let (end, reason) = match viewer.expelled() {
-            Some((end, reason)) => (end, Some(reason)),
-            None => (end, reason),
-        };
+        let expelled = viewer.expelled().map(|(end, reason)| (end, Some(reason)));
+        let (end, reason) = expelled.unwrap_or((end, reason));
         self.log.write(ViewerRecord {
             relay: self.relay,
             viewer: viewer.number,
@@ -191,7 +184,7 @@ impl Hub {
             to: viewer.to,
             watched: clock::now().since(viewer.joined),
             sent: self.sender_report(viewer),
-            received: viewer.receiver_report(),
+            received: *lock(&viewer.receiver_report),
             end,
             reason,
         });
@@ -228,11 +221,10 @@ impl Hub {
     }
 
     /// Runs `send` as one round: a viewer that was paused or removed before it gets nothing in it.
-    pub(super) fn round<T>(&self, send: impl FnOnce() -> T) -> T {
+    pub(super) fn round(&self, send: impl FnOnce()) {
         self.round.fetch_add(1, Ordering::SeqCst);
-        let sent = send();
+        send();
         self.round.fetch_add(1, Ordering::SeqCst);
-        sent
     }
 
     /// How many viewers are running.
@@ -274,11 +266,6 @@ impl Hub {
         let _roster = lock(&self.roster);
         self.stopping.store(true, Ordering::SeqCst);
         self.awake.notify_all();
-    }
-
-    /// Wakes the control threads of all viewers.
-    pub(super) fn wake_viewers(&self) {
-        self.viewers().iter().for_each(|viewer| viewer.wake());
     }
 
     /// What was sent to `viewer`.

@@ -166,7 +166,7 @@ impl Relay {
         let logger = self.logger.take()?;
         self.hub.stop();
         self.listener.stop();
-        self.hub.wake_viewers();
+        self.hub.viewers().iter().for_each(|viewer| viewer.wake());
         let left = self.listener.close_all(SHUTDOWN_LIMIT);
         if left > 0 {
             let limit = SHUTDOWN_LIMIT.as_secs();

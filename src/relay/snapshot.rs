@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::{
-    net::{clock, datagrams},
+    net::{clock, datagrams, lock},
     proto::{
         histogram::Histogram,
         relay::status::{RelaySnapshot, ViewerSnapshot},
@@ -55,7 +55,7 @@ impl Hub {
             native: viewer.native.load(Ordering::Relaxed),
             watched: now.since(viewer.joined),
             sent: self.sender_report(viewer),
-            received: viewer.receiver_report(),
+            received: *lock(&viewer.receiver_report),
         }
     }
 }

@@ -49,23 +49,18 @@ pub(super) struct Viewer {
     expelled: Mutex<Option<(ViewerEnd, String)>>,
 }
 
-/// How the stream goes to a viewer.
-#[derive(Debug)]
-pub(super) enum ViewerOutput {
-    /// In datagrams, by a socket that is connected to it.
-    Datagrams(UdpSocket),
-    /// Over HTTP, by the thread of its connection.
-    Http(ChunkQueue),
-}
+/// How the viewer of a connection ended, and why where that needs words.
+pub(super) type SessionOver = (ViewerEnd, Option<String>);
 
 /// What the source thread touches of a viewer for every batch: one line of the processor's cache.
 /// Among a hundred viewers these lines, not the code, are what a small batch costs beside the
 /// system's own work.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 #[repr(C, align(64))]
 pub(super) struct HotCounters {
     /// Nothing over HTTP.
     pub(super) socket: Option<UdpSocket>,
+    /// A [`ViewerState`], of which 0 is the one to begin with.
     state: AtomicU8,
     /// It has not been sent the tables.
     pub(super) needs_tables: AtomicBool,
@@ -81,30 +76,21 @@ pub(super) struct HotCounters {
 }
 
 impl Viewer {
+    /// A viewer that is sent datagrams by `socket`, which is connected to it, or over HTTP what
+    /// waits in `queue`.
     pub(super) fn new(
         number: u64,
         to: SocketAddr,
-        output: ViewerOutput,
+        (socket, queue): (Option<UdpSocket>, Option<ChunkQueue>),
         control: &Arc<TcpStream>,
     ) -> Self {
-        let (socket, queue) = match output {
-            ViewerOutput::Datagrams(socket) => (Some(socket), None),
-            ViewerOutput::Http(queue) => (None, Some(queue)),
-        };
         let segmented = AtomicBool::new(socket.as_ref().is_some_and(kernel::can_segment));
         Self {
             hot: HotCounters {
-                state: AtomicU8::new(ViewerState::Unconnected as u8),
                 needs_tables: AtomicBool::new(socket.is_some()),
                 socket,
                 segmented,
-                sent: AtomicU64::new(0),
-                bytes: AtomicU64::new(0),
-                dropped: AtomicU64::new(0),
-                paused: AtomicU64::new(0),
-                cc: AtomicU64::new(0),
-                rtp_lost: AtomicU64::new(0),
-                delay: AtomicHistogram::new(),
+                ..HotCounters::default()
             },
             number,
             to,
@@ -141,11 +127,6 @@ impl Viewer {
         lock(&self.expelled).clone()
     }
 
-    /// What it received, as it last reported.
-    pub(super) fn receiver_report(&self) -> Option<ReceiverReport> {
-        *lock(&self.receiver_report)
-    }
-
     /// Wakes its control thread: its read ends.
     pub(super) fn wake(&self) {
         // A connection that is gone already needs no waking.
@@ -167,7 +148,7 @@ impl Viewer {
             cc: read(&hot.cc),
             rtp_lost: input.rtp.map(|_| rtp_lost),
             jitter_us: input.jitter_us.map(whole_us),
-            delay: hot.delay.percentiles(),
+            delay: hot.delay.histogram().delay(hot.delay.longest_us()),
         }
     }
 }

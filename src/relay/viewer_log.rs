@@ -31,11 +31,8 @@ pub(super) struct ViewerLogger {
 #[derive(Clone, Debug)]
 pub(super) struct ViewerLogHandle(Sender<Option<ViewerRecord>>);
 
-/// Where records are published, to whoever listens.
-struct RecordPublisher {
-    publish: Sender<ViewerRecord>,
-    waiting: Receiver<ViewerRecord>,
-}
+/// Where records are published, and where those wait that nobody took yet.
+type Published<'a> = (&'a Sender<ViewerRecord>, &'a Receiver<ViewerRecord>);
 
 /// Lines that may wait for the disk: one of each viewer of a full house, and as many again.
 const LINES_WAITING: usize = 512;
@@ -54,10 +51,11 @@ impl ViewerLogger {
     pub(super) fn start(folder: Option<PathBuf>) -> Result<Self> {
         let (entries, waiting_entries) = crossbeam_channel::bounded(LINES_WAITING);
         let (publish, records) = crossbeam_channel::bounded(RECORDS_KEPT);
-        let publisher = RecordPublisher { publish, waiting: records.clone() };
+        let waiting = records.clone();
         let folder = LogFolder::new(WRITE, folder, log::HEADER);
-        let thread = net::spawn("logger", move || run(folder, None, &waiting_entries, &publisher))
-            .map_err(Error::io("start the logger thread", "the relay log"))?;
+        let thread =
+            net::spawn("logger", move || run(folder, None, &waiting_entries, (&publish, &waiting)))
+                .map_err(Error::io("start the logger thread", "the relay log"))?;
         Ok(Self { handle: ViewerLogHandle(entries), records, thread })
     }
 
@@ -95,24 +93,22 @@ fn run(
     mut folder: LogFolder,
     mut log: Option<LogFile>,
     entries: &Receiver<Option<ViewerRecord>>,
-    publisher: &RecordPublisher,
+    published: Published<'_>,
 ) -> Result<()> {
     while let Ok(Some(record)) = entries.recv() {
         let number = format_args!("relay-{}", record.relay);
         let log = log.get_or_insert_with(|| LogFile::new(record.at, number));
         folder.append(log, &record.encode());
-        publisher.publish(record);
+        publish_to(published, record);
     }
     folder.finish()
 }
 
-impl RecordPublisher {
-    /// Publishes `record`; the oldest that nobody took makes room for it.
-    fn publish(&self, mut record: ViewerRecord) {
-        while let Err(TrySendError::Full(back)) = self.publish.try_send(record) {
-            let _ = self.waiting.try_recv();
-            record = back;
-        }
+/// Publishes `record` to whoever listens; the oldest that nobody took makes room for it.
+fn publish_to((to, waiting): Published<'_>, mut record: ViewerRecord) {
+    while let Err(TrySendError::Full(back)) = to.try_send(record) {
+        let _ = waiting.try_recv();
+        record = back;
     }
 }
 
@@ -180,10 +176,9 @@ mod tests {
             handle.send(Some(record(viewer))).expect("open");
         }
         drop(handle);
-        let publisher = RecordPublisher { publish, waiting };
         let nowhere = LogFolder::new(WRITE, Some("/nowhere".into()), log::HEADER);
         let log = Some(LogFile::of(full));
-        let error = run(nowhere, log, &entries, &publisher).expect_err("full");
+        let error = run(nowhere, log, &entries, (&publish, &waiting)).expect_err("full");
         assert!(error.to_string().contains("No space left"), "{error}");
         assert_eq!(records.try_iter().count(), 2);
     }

@@ -130,20 +130,12 @@ fn datagrams(record: &Record) -> Option<(usize, String)> {
 
 /// How many transfers have these counts, and how much of all came from the server, as files.
 fn sources(record: &Record) -> Option<(usize, String)> {
-    let telling = || {
-        record.transfers.iter().filter_map(|transfer| {
-            Some((transfer.counts.bytes_from_server?, transfer.counts.bytes_from_peers?))
-        })
-    };
+    let both = |t: &Transfer| Some((t.counts.bytes_from_server?, t.counts.bytes_from_peers?));
+    let telling = || record.transfers.iter().filter_map(both);
     let file = count(Some(record.file.bytes)).filter(|&bytes| bytes > 0.0)?;
-    let server = total(telling().map(|(server, _)| server));
-    let peers = total(telling().map(|(_, peers)| peers));
-    let files = |bytes: u128| float(bytes) / file;
-    let line = format!(
-        "from the server {:.3} times the file, from peers {:.3} times",
-        files(server),
-        files(peers)
-    );
+    let server = float(total(telling().map(|(server, _)| server))) / file;
+    let peers = float(total(telling().map(|(_, peers)| peers))) / file;
+    let line = format!("from the server {server:.3} times the file, from peers {peers:.3} times");
     Some((telling().count(), line)).filter(|&(count, _)| count > 0)
 }
 

@@ -114,7 +114,7 @@ fn rate(mbit: Option<f64>) -> String {
     or_empty(mbit.map(|mbit| format!("{mbit:.6}")))
 }
 
-fn or_empty(value: Option<impl ToString>) -> String {
+pub(crate) fn or_empty(value: Option<impl ToString>) -> String {
     value.map_or_else(String::new, |value| value.to_string())
 }
 

@@ -123,8 +123,8 @@ impl Difference {
     fn compare_rows(&mut self, test: &Value, rows: [Option<&Value>; 2]) -> Result<()> {
         let [via, clients, bytes, rate, loss] = TEST.map(|name| shown(&test[name]));
         let name = format!("{via} to {clients}, {bytes} B, {rate} Mbit/s, loss {loss}");
-        let of_both = |place| rows.map(|row| row.and_then(|row| row.pointer(place)));
-        let of_both = |place| of_both(place).map(|value| value.unwrap_or(&Value::Null));
+        let of_both =
+            |place| rows.map(|row| row.and_then(|row| row.pointer(place)).unwrap_or(&Value::Null));
         self.fact(&format!("{name}: proven"), of_both("/verified"), shown);
         self.figure(&format!("{name}: s"), of_both("/makespan_s/median"), true)
     }

@@ -34,11 +34,7 @@ pub fn sessions(records: &[Record]) -> Option<String> {
     let document = Json::object(|json| {
         members(json, median);
         if records.len() > 1 {
-            json.list("sessions", |json| {
-                for record in records {
-                    json.item(|json| members(json, record));
-                }
-            });
+            json.each("sessions", records, members);
         }
     });
     Some(json::indented(&document))
@@ -56,10 +52,9 @@ fn members(json: &mut Json, record: &Record) {
     json.raw("clients", record.clients);
     json.maybe_text("sender", record.sender.as_ref());
     json.truth("key", record.key);
-    match &record.auto {
-        Some(choice) => json.member("auto", |json| auto_choice(json, record, choice)),
-        None => json.raw("auto", "null"),
-    }
+    json.maybe_member("auto", record.auto.as_ref(), |json, choice| {
+        auto_choice(json, record, choice);
+    });
     json.member("release", |json| {
         let at = record.released_at.and_then(|at| at.format(&Rfc3339).ok());
         json.maybe_text("at", at);
@@ -68,13 +63,10 @@ fn members(json: &mut Json, record: &Record) {
         json.count("skew_client_us", record.skew_client_us());
     });
     let explanation = explain(record);
-    json.list("results", |json| {
-        for (transfer, cause) in record.transfers.iter().zip(&explanation.seats) {
-            json.item(|json| {
-                result(json, transfer);
-                why(json, cause.as_ref());
-            });
-        }
+    let seats = record.transfers.iter().zip(&explanation.seats);
+    json.each("results", seats, |json, (transfer, cause)| {
+        result(json, transfer);
+        json.maybe_member("why", cause.as_ref(), why);
     });
     json.maybe_text("advice", explanation.advice.as_ref());
     let global = record.global();
@@ -101,10 +93,7 @@ fn result(json: &mut Json, transfer: &Transfer) {
     json.maybe_text("server", transfer.server.map(|at| at.to_string()));
     json.text("outcome", transfer.outcome.word());
     json.maybe_text("reason", transfer.reason.as_ref());
-    match transfer.verified {
-        Some(verified) => json.truth("verified", verified),
-        None => json.raw("verified", "null"),
-    }
+    json.maybe("verified", transfer.verified);
     json.count("bytes_client", transfer.bytes_client);
     json.count("bytes_server", transfer.bytes_server);
     json.raw("bytes_resumed", transfer.bytes_resumed);
@@ -148,15 +137,10 @@ fn auto_choice(json: &mut Json, record: &Record, choice: &AutoChoice) {
 }
 
 /// Why a seat was slow.
-fn why(json: &mut Json, cause: Option<&Cause>) {
-    match cause {
-        None => json.raw("why", "null"),
-        Some(cause) => json.member("why", |json| {
-            json.text("cause", cause.kind.word());
-            json.number("share", Some((cause.share * 1e4).round() / 1e4));
-            json.text("sentence", &cause.sentence);
-        }),
-    }
+fn why(json: &mut Json, cause: &Cause) {
+    json.text("cause", cause.kind.word());
+    json.number("share", Some((cause.share * 1e4).round() / 1e4));
+    json.text("sentence", &cause.sentence);
 }
 
 /// Whole microseconds as seconds: the nearest number, so that it prints with six decimals.

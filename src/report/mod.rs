@@ -13,7 +13,7 @@ use crate::{
     session::Via,
     text::ShownPath,
     transfer::{Outcome, Record, Transfer},
-    units::mbit_per_second,
+    units::{mbit_per_second, total_saturating},
 };
 
 pub mod auto;
@@ -97,6 +97,10 @@ fn arrived(record: &Record, transfer: &Transfer) -> Option<(u64, Duration)> {
         .then_some((transfer.bytes_client?, transfer.seconds_client?))
 }
 
+fn arrivals(record: &Record) -> impl Iterator<Item = (u64, Duration)> {
+    record.transfers.iter().filter_map(|transfer| arrived(record, transfer))
+}
+
 /// How long the slowest client took, and the rate over all clients, Mbit/s: of what is complete,
 /// and in a session that was measured and not whole of what arrived.
 fn overall(record: &Record) -> Option<(Duration, f64)> {
@@ -104,12 +108,8 @@ fn overall(record: &Record) -> Option<(Duration, f64)> {
         let global = record.global();
         return global.seconds.zip(global.rate_mbit);
     }
-    let all = || {
-        let all = record.transfers.iter();
-        all.filter_map(|transfer| arrived(record, transfer))
-    };
-    let bytes = all().map(|(bytes, _)| bytes).fold(0, u64::saturating_add);
-    let slowest = all().map(|(_, span)| span).max()?;
+    let bytes = total_saturating(arrivals(record).map(|(bytes, _)| bytes));
+    let slowest = arrivals(record).map(|(_, span)| span).max()?;
     Some((slowest, mbit_per_second(bytes, slowest)?))
 }
 
@@ -139,9 +139,7 @@ pub fn mean_client_mbit(record: &Record) -> Option<f64> {
 /// The clients' rates by their own clocks, Mbit/s: of what is complete, and over raw of what
 /// arrived.
 fn client_rates_mbit(record: &Record) -> impl Iterator<Item = f64> {
-    let all = record.transfers.iter();
-    all.filter_map(|transfer| arrived(record, transfer))
-        .filter_map(|(bytes, span)| mbit_per_second(bytes, span))
+    arrivals(record).filter_map(|(bytes, span)| mbit_per_second(bytes, span))
 }
 
 /// The mean of the clients' losses in per cent; `None` where the loss of one client is not known.

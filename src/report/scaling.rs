@@ -26,12 +26,9 @@ const RATES_LINEAR_MAX: f64 = 10.0;
 /// rates of all their clients. Sessions that measured nothing have no points; the subtitle has
 /// their number.
 pub fn rates(records: &[Record]) -> Chart {
-    let mut rates = chart(
-        records,
-        &[("global rate", global_rate), ("mean client rate", rate_of_each)],
-        "Rate against number of clients",
-        "rate (Mbit/s)",
-    );
+    let figures: [(&str, SessionPoint); 2] =
+        [("global rate", global_rate), ("mean client rate", rate_of_each)];
+    let mut rates = chart(records, &figures, "Rate against number of clients", "rate (Mbit/s)");
     if records.iter().any(|r| is_measured(r) && !is_sound(r)) {
         rates.subtitle += "; raw: of what arrived";
     }
@@ -42,12 +39,8 @@ pub fn rates(records: &[Record]) -> Chart {
 /// hundred datagrams that the server made for a client, how many never came, the mean over the
 /// clients. Points are medians over repeated sessions, bars span the loss of all their clients.
 pub fn losses(records: &[Record]) -> Chart {
-    chart(
-        records,
-        &[("mean client loss", loss_of_each)],
-        "Loss against number of clients",
-        "loss (%)",
-    )
+    let figures: [(&str, SessionPoint); 1] = [("mean client loss", loss_of_each)];
+    chart(records, &figures, "Loss against number of clients", "loss (%)")
 }
 
 /// One chart of some figures, each named, against the number of clients.
@@ -131,7 +124,7 @@ fn against_clients(name: String, records: &[&Record], figure: SessionPoint) -> S
             range: Some((range.low, range.high)),
         })
     };
-    Series { name, points: by_clients.into_iter().filter_map(point).collect(), ..Series::default() }
+    Series::new(name, by_clients.into_iter().filter_map(point).collect())
 }
 
 /// True when the largest value is more than `ratio` times the smallest.

@@ -99,13 +99,9 @@ fn heading(record: &Record) -> String {
     if let Some(sender) = &record.sender {
         let _ = write!(heading, " ({})", escape(sender));
     }
-    let _ = writeln!(
-        heading,
-        "\nreleased {}, {} bytes, SHA-1 {}",
-        released(record).unwrap_or_else(|| "never".to_owned()),
-        record.file.bytes,
-        record.file.sha1
-    );
+    let (bytes, sha1) = (record.file.bytes, record.file.sha1);
+    let released = released(record).unwrap_or_else(|| "never".to_owned());
+    let _ = writeln!(heading, "\nreleased {released}, {bytes} bytes, SHA-1 {sha1}");
     heading += &auto::lines(record).unwrap_or_default();
     heading
 }
@@ -162,18 +158,16 @@ fn summary(record: &Record, seats: usize) -> String {
         _ => "-".to_owned(),
     };
     let here = if seats < usize::from(record.clients) { " here" } else { "" };
+    let skews = [record.wake_skew_us(), record.skew_us(), record.skew_client_us()];
+    let [wake, server, client] = skews.map(us);
+    let [moved, verified] = [global.seconds, global.seconds_verified].map(span);
     let mut lines = format!(
         "whole and verified  {} of {seats}{here}\n\
-         release skew        wake {}, server {}, client {}\n\
-         time to last byte   {}\n\
+         release skew        wake {wake}, server {server}, client {client}\n\
+         time to last byte   {moved}\n\
          global rate         {rate}\n\
-         time to verified    {}\n",
+         time to verified    {verified}\n",
         record.proven(),
-        us(record.wake_skew_us()),
-        us(record.skew_us()),
-        us(record.skew_client_us()),
-        span(global.seconds),
-        span(global.seconds_verified),
     );
     if record.key {
         lines += "key                 yes\n";

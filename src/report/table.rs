@@ -4,6 +4,8 @@
 //! here; the table only keeps one cell from pushing its neighbours off the screen, and every row
 //! within the width of the terminal: a row that the terminal wraps cannot be read.
 
+pub use crate::proto::log_cell::or_missing as or_dash;
+
 use crate::text::{self, width};
 
 /// On which side of its column a cell stands.
@@ -183,11 +185,6 @@ impl Table {
 /// `text` with its lines broken at blanks where they are longer than `limit`.
 pub fn wrapped(text: &str, limit: Option<usize>) -> String {
     text::wrapped(text, limit.unwrap_or(usize::MAX).max(WIDTH_MIN), INDENT)
-}
-
-/// A value as a cell; `-` where there is none.
-pub fn or_dash(value: Option<impl ToString>) -> String {
-    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
 /// Cuts `text` to `limit` columns, and ends it with `end`. True when it was longer.

@@ -113,7 +113,11 @@ pub fn table(scenario: &Scenario, answers: &[Forecast], limit: Option<usize>) ->
     let columns: [ColumnOf<Forecast>; 6] = [
         ("via", Align::Left, 0, |of| of.via.to_string()),
         ("bound", Align::Right, 0, |of| span(of.bound_s)),
-        ("formula", Align::Left, 2, |of| formula(of.bound).to_owned()),
+        // Short, so that the table fits a terminal.
+        ("formula", Align::Left, 2, |of| match of.bound {
+            Bound::Swarm => "max(F/u_s, F/d, N F/(u_s+sum u))".to_owned(),
+            other => other.formula().to_owned(),
+        }),
         ("efficiency", Align::Right, 1, |of| {
             or_dash(of.efficiency.map(|share| format!("{share:.3}")))
         }),
@@ -121,11 +125,9 @@ pub fn table(scenario: &Scenario, answers: &[Forecast], limit: Option<usize>) ->
         ("expected", Align::Right, 0, |of| or_dash(of.expected_s.map(span))),
     ];
     let Scenario { bytes, clients, server_up, up, down } = scenario;
-    let mut text = format!(
-        "{} to {clients} clients; server {server_up} up, clients {up} up and {down} down\n\n{}\n",
-        Bytes(*bytes),
-        Table::of(&columns, answers).fitted(limit)
-    );
+    let (size, table) = (Bytes(*bytes), Table::of(&columns, answers).fitted(limit));
+    let links = format!("server {server_up} up, clients {up} up and {down} down");
+    let mut text = format!("{size} to {clients} clients; {links}\n\n{table}\n");
     let Some(best) = answers.first() else {
         return wrapped(&text, limit);
     };
@@ -151,14 +153,6 @@ pub fn table(scenario: &Scenario, answers: &[Forecast], limit: Option<usize>) ->
                  memory or a tracker does with so many is not in them.\n";
     }
     wrapped(&text, limit)
-}
-
-fn formula(bound: Bound) -> &'static str {
-    match bound {
-        // Short, so that the table fits a terminal.
-        Bound::Swarm => "max(F/u_s, F/d, N F/(u_s+sum u))",
-        other => other.formula(),
-    }
 }
 
 /// Seconds for people: `4.2 s`, `3 min 20 s`, `2 h 46 min`, `11.6 days`.

@@ -95,6 +95,11 @@ pub(crate) fn host_link(text: &str) -> Result<(usize, LinkRates), InvalidValue> 
 }
 
 impl LinkArgs {
+    /// A link of nominal `rate`, where --up and --down do not say another.
+    pub(crate) fn link(&self, rate: Rate) -> LinkRates {
+        LinkRates { up: self.up.unwrap_or(rate), down: self.down.unwrap_or(rate) }
+    }
+
     /// The layout of `hosts` hosts at `rate`, with `loss` parts of a million, that these options
     /// ask for.
     ///
@@ -106,10 +111,7 @@ impl LinkArgs {
             other => other,
         };
         let mut layout = StarLayout::new(hosts, rate);
-        for link in &mut layout.links {
-            link.up = self.up.unwrap_or(rate);
-            link.down = self.down.unwrap_or(rate);
-        }
+        layout.links.fill(self.link(rate));
         for (host, link) in &self.host_links {
             let there = layout.links.len();
             let Some(own) = layout.links.get_mut(*host) else {

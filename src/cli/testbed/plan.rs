@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::{
     cli::{output, testbed::simulate},
     error::{Error, Result},
+    proto::line::decimal,
     report,
     report::{relay, verdict::Verdict},
     testbed::{plan, plan::Scenario, study::results::Results},
@@ -51,11 +52,9 @@ pub(crate) struct PlanArgs {
 const CLIENTS_MAX: u64 = 1_000_000_000;
 
 fn clients(text: &str) -> std::result::Result<u64, InvalidValue> {
-    crate::proto::line::decimal(text)
-        .filter(|number| (1..=CLIENTS_MAX).contains(number))
-        .ok_or_else(|| {
-            InvalidValue::new("number of clients", text, "a number from 1 to 1000000000")
-        })
+    let number = decimal(text).filter(|number| (1..=CLIENTS_MAX).contains(number));
+    let expected = "a number from 1 to 1000000000";
+    number.ok_or_else(|| InvalidValue::new("number of clients", text, expected))
 }
 
 /// The server's uplink and the least downlink, as the last session measured them whose log is `path`,
@@ -76,12 +75,9 @@ fn measured(path: &Path) -> Result<(Rate, Rate)> {
         let figures = record.auto.as_ref()?.figures;
         Some((Rate(figures.server_up?), Rate(figures.least_down?)))
     };
-    records.iter().rev().find_map(links).ok_or_else(|| {
-        Error::refused(
-            ShownPath(path),
-            "no session in it measured its links: serve with --via auto",
-        )
-    })
+    let why = "no session in it measured its links: serve with --via auto";
+    let links = records.iter().rev().find_map(links);
+    links.ok_or_else(|| Error::refused(ShownPath(path), why))
 }
 
 /// Plans.

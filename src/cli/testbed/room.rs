@@ -49,15 +49,12 @@ impl<'a> Room<'a> {
         let hosts = hosts_file::read(path)?;
         let (has, wanted) = (hosts.clients(), grid.most_clients());
         if has < wanted {
-            let at = escape_path(path);
-            return Err(Error::usage(format_args!(
-                "{at} has {has} hosts; the study takes {wanted}"
-            )));
+            let what = format!("{} has {has} hosts; the study takes {wanted}", escape_path(path));
+            return Err(Error::usage(what));
         }
         for name in &grid.ways {
-            Via::from_str(name).map_err(|error| {
-                Error::usage(format_args!("--via '{}' in a room: {error}", escape(name)))
-            })?;
+            let what = |error| format!("--via '{}' in a room: {error}", escape(name));
+            Via::from_str(name).map_err(|error| Error::usage(what(error)))?;
         }
         Ok(Self {
             hosts,

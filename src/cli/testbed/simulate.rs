@@ -95,13 +95,11 @@ fn row(plan: &SimulationConfig, uplinks: &str) -> Result<String> {
         .ok_or_else(|| Error::refused("the simulation", "it did not come to an end"))?;
     let (makespan, bound) = (outcome.makespan.as_secs_f64(), outcome.bound.as_secs_f64());
     let times = |bytes: u64| bytes as f64 / plan.bytes as f64;
+    let (clients, links, pieces) = (plan.clients.len(), plan.links, outcome.pieces);
+    let (over, server) = (makespan / bound, times(outcome.server_bytes));
+    let client = times(outcome.client_bytes);
     Ok(format!(
-        "{:>7}  {uplinks:<7}  {:>5}  {:>6}  {bound:>7.3}  {makespan:>10.3}  {:>10.3}  {:>13.3}  {:>21.3}\n",
-        plan.clients.len(),
-        plan.links,
-        outcome.pieces,
-        makespan / bound,
-        times(outcome.server_bytes),
-        times(outcome.client_bytes),
+        "{clients:>7}  {uplinks:<7}  {links:>5}  {pieces:>6}  {bound:>7.3}  {makespan:>10.3}  \
+         {over:>10.3}  {server:>13.3}  {client:>21.3}\n",
     ))
 }

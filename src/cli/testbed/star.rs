@@ -30,8 +30,9 @@ use crate::{
             cleanup::ExistingStar,
             host::Host,
             layout::StarLayout,
-            namespace, rootless, setup,
+            namespace, refused, rootless, setup,
             star_id::{StarId, StarNode},
+            step::SetupStep,
         },
         study::work_folder,
     },
@@ -118,13 +119,8 @@ const VARIABLE: &str = "GATECAST_STAR";
 /// What is missing, wrong or not ours.
 pub(crate) fn run(args: &StarArgs) -> Result<Verdict> {
     match &args.action {
-        StarAction::Up { layout, keep, dry_run, calibrate } => {
-            let layout = layout.layout()?;
-            if *dry_run {
-                return show_plan(&layout);
-            }
-            up(&layout, *keep, *calibrate)
-        }
+        StarAction::Up { layout, dry_run: true, .. } => show_plan(&layout.layout()?),
+        StarAction::Up { layout, keep, calibrate, .. } => up(&layout.layout()?, *keep, *calibrate),
         StarAction::Down { name } => down(*name),
         StarAction::List => list(),
         StarAction::Exec { star, host, command } => exec(*star, *host, command),
@@ -148,24 +144,16 @@ pub(crate) fn need_root() -> Result<()> {
 fn show_plan(layout: &StarLayout) -> Result<Verdict> {
     let id = StarId::next();
     let mut steps = setup::up(&id, layout);
-    if let Some(loss) = layout.loss {
-        steps.extend(setup::loss(&id, layout, loss));
-    }
-    let mut text: String = steps.iter().map(|step| format!("{step}\n")).collect();
-    text += "# and to remove it\n";
-    for step in setup::down(&setup::namespaces(&id, layout)) {
-        text += &format!("{step}\n");
-    }
-    output::print(&text)?;
-    Ok(Verdict::AllVerified)
+    steps.extend(layout.loss.iter().flat_map(|&loss| setup::loss(&id, layout, loss)));
+    let lines = |steps: Vec<SetupStep>| steps.iter().map(|step| format!("{step}\n")).collect();
+    let (up, down): (String, String) =
+        (lines(steps), lines(setup::down(&setup::namespaces(&id, layout))));
+    output::answer(&format!("{up}# and to remove it\n{down}"))
 }
 
 fn up(layout: &StarLayout, keep: bool, calibrate: bool) -> Result<Verdict> {
     if keep && (!rootless::is_root() || rootless::is_inside()) {
-        return Err(Error::refused(
-            "the star",
-            "--keep takes root; without root a star lives inside its own process",
-        ));
+        return Err(refused("--keep takes root; without root a star lives inside its own process"));
     }
     need_root()?;
     let stop = signals::stop_flag()?;
@@ -216,7 +204,7 @@ fn down(name: Option<StarId>) -> Result<Verdict> {
     if let Some(name) = name
         && !found.iter().any(|star| star.id == name)
     {
-        return Err(Error::refused("the star", format!("there is no star {name}")));
+        return Err(refused(format!("there is no star {name}")));
     }
     let mut removed = 0;
     for star in found.iter().filter(|star| name.is_none_or(|name| name == star.id)) {
@@ -224,17 +212,14 @@ fn down(name: Option<StarId>) -> Result<Verdict> {
             let process = star.id.process;
             let spared = format!("star {} is in use by process {process}", star.id);
             if name.is_some() {
-                return Err(Error::refused("the star", spared));
+                return Err(refused(spared));
             }
             output::eprintln(format_args!("{spared}: spared"));
             continue;
         }
         cleanup::remove(&star.namespaces)?;
-        output::eprintln(format_args!(
-            "star {} removed: {} namespaces",
-            star.id,
-            star.namespaces.len()
-        ));
+        let (id, count) = (star.id, star.namespaces.len());
+        output::eprintln(format_args!("star {id} removed: {count} namespaces"));
         removed += 1;
     }
     let is_left = |id: &StarId| name.is_none() && !id.owner_lives();
@@ -257,8 +242,7 @@ fn list() -> Result<Verdict> {
             owner.unwrap_or_else(|| "has ended".to_owned())
         }),
     ];
-    output::print(&Table::of(&columns, &cleanup::find()).fitted(output::width()))?;
-    Ok(Verdict::AllVerified)
+    output::answer(&Table::of(&columns, &cleanup::find()).fitted(output::width()))
 }
 
 /// Becomes the program, on the host. Returns only when that cannot be.
@@ -266,7 +250,7 @@ fn exec(star: Option<StarId>, host: usize, command: &[String]) -> Result<Verdict
     let id = which(star)?;
     let namespace = id.namespace(StarNode::Host(host));
     if !namespace::names().contains(&namespace) {
-        return Err(Error::refused("the star", format!("star {id} has no host {host}")));
+        return Err(refused(format!("star {id} has no host {host}")));
     }
     let [program, arguments @ ..] = command else {
         return Err(Error::usage("no program"));
@@ -280,7 +264,7 @@ fn exec(star: Option<StarId>, host: usize, command: &[String]) -> Result<Verdict
 }
 
 fn which(star: Option<StarId>) -> Result<StarId> {
-    let refuse = |reason: String| Err(Error::refused("the star", reason));
+    let refuse = |reason: String| Err(refused(reason));
     if let Some(id) = star {
         return Ok(id);
     }

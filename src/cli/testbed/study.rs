@@ -7,6 +7,8 @@ use std::{
     sync::Arc,
 };
 
+use clap::ValueEnum;
+
 use crate::{
     cli::{
         output,
@@ -25,7 +27,7 @@ use crate::{
         star::{
             calibrate, host,
             host::Host,
-            layout::{LinkRates, parse_loss},
+            layout::{Traffic, parse_loss},
             setup,
         },
         study::{
@@ -163,10 +165,8 @@ pub(crate) fn run(args: &StudyArgs) -> Result<Verdict> {
     for (rate, loss) in grid.stars().into_iter().filter(|_| room.is_none()) {
         links.layout(hosts, Rate(rate), loss)?;
     }
-    let given = match &args.place.hosts_from {
-        Some(path) => Some(given(path, &grid, &links)?),
-        None => None,
-    };
+    let hosts_from = args.place.hosts_from.as_deref();
+    let given = hosts_from.map(|path| given(path, &grid, &links)).transpose()?;
     let stop = match room {
         Some(_) => Arc::default(), // Signals end the push, which ends the study.
         None => {
@@ -279,13 +279,10 @@ fn contenders(args: &StudyArgs) -> Result<Vec<Box<dyn Contender>>> {
 fn given(path: &Path, grid: &Grid, links: &LinkArgs) -> Result<Vec<Host>> {
     let usage = |what: String| Err(Error::usage(what));
     let [rate] = grid.rates[..] else {
-        return usage(
-            "--hosts-from: the links have one --rate, the one they were built with".into(),
-        );
+        let what = "--hosts-from: the links have one --rate, the one they were built with";
+        return Err(Error::usage(what));
     };
-    let link =
-        LinkRates { up: links.up.unwrap_or(Rate(rate)), down: links.down.unwrap_or(Rate(rate)) };
-    let mut hosts = host::read(path, link)?;
+    let mut hosts = host::read(path, links.link(Rate(rate)))?;
     for (number, link) in &links.host_links {
         match hosts.get_mut(*number) {
             Some(host) => host.link = *link,
@@ -327,10 +324,8 @@ fn begin(
     // More repeats of the same are the same study.
     earlier.grid.runs = grid.runs;
     if earlier.links != about || earlier.grid != grid {
-        return Err(Error::refused(
-            ShownPath(path),
-            "it is of another study; give another --out, or --fresh to forget it",
-        ));
+        let why = "it is of another study; give another --out, or --fresh to forget it";
+        return Err(Error::refused(ShownPath(path), why));
     }
     let there = earlier.measurements.len();
     output::eprintln(format_args!("going on: {there} runs are there already"));
@@ -355,7 +350,8 @@ fn describe(args: &StudyArgs, links: &LinkArgs, environment: &Environment) -> St
     if !links.delay.is_zero() {
         parts.push(format!("delay {:?}", links.delay));
     }
-    parts.extend(links.loss_of.name().map(|name| format!("loss of {name} packets only")));
+    let kind = links.loss_of.to_possible_value().filter(|_| links.loss_of != Traffic::All);
+    parts.extend(kind.map(|kind| format!("loss of {} packets only", kind.get_name())));
     let congestion = args.congestion.as_ref();
     parts.extend(congestion.map(|name| format!("congestion control {}", escape(name))));
     let file = args.file.as_ref();
@@ -378,10 +374,9 @@ fn publish(results: &Results, out: &Path) -> Result<()> {
         write(&format!("{}.svg", figure.name), &figure.chart.to_svg())?;
     }
     write("report.html", &page::html(results, &figures))?;
+    let (plots, at) = (figures.len(), ShownPath(out));
     output::eprintln(format_args!(
-        "results.json, results.csv, report.html and {} plots are in {}",
-        figures.len(),
-        ShownPath(out)
+        "results.json, results.csv, report.html and {plots} plots are in {at}"
     ));
     Ok(())
 }

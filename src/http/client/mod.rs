@@ -23,7 +23,7 @@ use crate::{
     },
     digest::Digest,
     error::{Error, Phase, Result},
-    http::client::remote::{RemoteFile, number},
+    http::client::remote::{RemoteFile, number, refused},
     net::{
         clock,
         copy::{self, Copying},
@@ -344,12 +344,6 @@ impl HttpFetch<'_> {
         let stream = self.connect()?;
         let deadline = clock::now().after(ANSWER_LIMIT);
         let response = exchange(&stream, &request, deadline, Phase::Receipt)?;
-        match response.head.status {
-            200 => Ok(()),
-            status => {
-                let reason = format!("{status}: {}", response.refusal());
-                Err(Error::refused(response.peer, reason))
-            }
-        }
+        if response.head.status == 200 { Ok(()) } else { Err(refused(&response)) }
     }
 }

@@ -69,14 +69,8 @@ impl RemoteFile {
                     return Err(Error::protocol(peer, what));
                 }
             },
-            503 => {
-                let reason = response.refusal();
-                return Err(Error::NotEnough { reason });
-            }
-            status => {
-                let reason = format!("{status}: {}", response.refusal());
-                return Err(Error::refused(peer, reason));
-            }
+            503 => return Err(Error::NotEnough { reason: response.refusal() }),
+            _ => return Err(refused(response)),
         };
         response.require_plain_body()?;
         let other_digest = matches!((self.sha1, digest(response)), (Some(a), Some(b)) if a != b);
@@ -88,6 +82,12 @@ impl RemoteFile {
         }
         Ok(begin)
     }
+}
+
+/// The error of a response that is no success, and what it says.
+pub(super) fn refused(response: &IncomingResponse<'_>) -> Error {
+    let reason = format!("{}: {}", response.head.status, response.refusal());
+    Error::refused(response.peer, reason)
 }
 
 fn digest(response: &IncomingResponse<'_>) -> Option<Digest> {

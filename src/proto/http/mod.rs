@@ -179,6 +179,12 @@ fn head_end(bytes: &[u8]) -> Result<Option<usize>, HeadError> {
 }
 
 /// A character of a token (RFC 9110, section 5.6.2).
+/// The rest of `text` after `prefix`, in letters of either case.
+fn strip_prefix<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
+    let (head, rest) = text.split_at_checked(prefix.len())?;
+    head.eq_ignore_ascii_case(prefix).then_some(rest)
+}
+
 fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }

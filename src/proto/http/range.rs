@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use crate::proto::http::text::digits;
+use crate::proto::http::{strip_prefix, text::digits};
 
 /// The part of a file that a Range field asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,32 +21,26 @@ pub enum RequestedRange {
 
 /// Reads the value of a Range field for a file of `size` bytes.
 pub fn requested_range(value: &str, size: u64) -> RequestedRange {
-    let Some(set) = value
-        .get(..6)
-        .filter(|unit| unit.eq_ignore_ascii_case("bytes="))
-        .map(|_| value[6..].trim())
+    let is_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let set = strip_prefix(value, "bytes=").and_then(|set| set.trim().split_once('-'));
+    let Some((first, last)) = set.filter(|(first, last)| is_digits(first) && is_digits(last))
     else {
         return RequestedRange::Whole;
     };
-    let Some((first, last)) = set.split_once('-') else {
-        return RequestedRange::Whole;
-    };
+    // One beyond u64 is beyond every file, so it becomes the largest u64.
+    let position = |text: &str| (!text.is_empty()).then(|| text.parse().unwrap_or(u64::MAX));
     match (position(first), position(last)) {
-        (Position::Absent, Position::At(0)) => RequestedRange::Unsatisfiable,
+        (None, Some(0)) => RequestedRange::Unsatisfiable,
         // An empty file has no last bytes: the answer is all of it.
-        (Position::Absent, Position::At(_)) if size == 0 => RequestedRange::Whole,
-        (Position::Absent, Position::At(suffix)) => {
-            RequestedRange::Part(size.saturating_sub(suffix)..size)
-        }
-        (Position::At(first), Position::Absent) if first < size => {
-            RequestedRange::Part(first..size)
-        }
-        (Position::At(first), Position::At(last)) if last < first => RequestedRange::Whole,
-        (Position::At(first), Position::At(last)) if first < size => {
+        (None, Some(_)) if size == 0 => RequestedRange::Whole,
+        (None, Some(suffix)) => RequestedRange::Part(size.saturating_sub(suffix)..size),
+        (Some(first), None) if first < size => RequestedRange::Part(first..size),
+        (Some(first), Some(last)) if last < first => RequestedRange::Whole,
+        (Some(first), Some(last)) if first < size => {
             RequestedRange::Part(first..last.saturating_add(1).min(size))
         }
-        (Position::At(_), Position::Absent | Position::At(_)) => RequestedRange::Unsatisfiable,
-        _ => RequestedRange::Whole,
+        (Some(_), _) => RequestedRange::Unsatisfiable,
+        (None, None) => RequestedRange::Whole,
     }
 }
 
@@ -61,19 +55,4 @@ pub fn decode_content_range(value: &str) -> Option<(Range<u64>, u64)> {
     let (first, last) = range.split_once('-')?;
     let (first, last, size) = (digits(first)?, digits(last)?, digits(size)?);
     (first <= last && last < size).then(|| (first..last + 1, size))
-}
-
-enum Position {
-    Absent,
-    At(u64),
-    Invalid,
-}
-
-/// Reads a position. One beyond u64 is beyond every file, so it becomes the largest u64.
-fn position(text: &str) -> Position {
-    match text {
-        "" => Position::Absent,
-        _ if !text.bytes().all(|byte| byte.is_ascii_digit()) => Position::Invalid,
-        _ => Position::At(text.parse().unwrap_or(u64::MAX)),
-    }
 }

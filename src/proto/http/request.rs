@@ -2,7 +2,8 @@
 
 use crate::proto::{
     http::{
-        BODY_MAX, HeadError, Headers, LINE_MAX, head_end, is_token, take_line, text::QueryPairs,
+        BODY_MAX, HeadError, Headers, LINE_MAX, head_end, is_token, strip_prefix, take_line,
+        text::QueryPairs,
     },
     percent,
 };
@@ -211,11 +212,7 @@ fn split_target<'a>(
     if target.starts_with('/') || (target == "*" && *method == HttpMethod::Options) {
         return Ok((None, target));
     }
-    let absolute = target
-        .get(..7)
-        .filter(|scheme| scheme.eq_ignore_ascii_case("http://"))
-        .map(|_| &target[7..]);
-    let Some(rest) = absolute else {
+    let Some(rest) = strip_prefix(target, "http://") else {
         return Err(HeadError::bad("a target that is neither a path nor an http URL"));
     };
     match rest.find(['/', '?']) {
@@ -243,25 +240,15 @@ fn host(
         (None, None) if minor == 0 => return Ok(None),
         _ => return Err(HeadError::bad("no Host field")),
     };
-    let bare = match given.strip_prefix('[') {
-        Some(v6) => v6.split_once(']').map(|(host, port)| (host, port.strip_prefix(':'), port)),
-        None => Some(match given.split_once(':') {
-            Some((host, port)) => (host, Some(port), port),
-            None => (given, None, ""),
-        }),
+    let (host, port) = match given.strip_prefix('[') {
+        Some(v6) => v6.split_once(']').unwrap_or_default(),
+        None => given.split_at(given.find(':').unwrap_or(given.len())),
     };
-    match bare {
-        // An empty port is legal (RFC 3986, section 3.2.3).
-        Some((host, port, rest))
-            if (rest.is_empty() || port.is_some())
-                && port.is_none_or(|p| p.bytes().all(|b| b.is_ascii_digit()))
-                && !host.is_empty() =>
-        {
-            Ok(Some(host.to_ascii_lowercase()))
-        }
-        _ => {
-            let given = crate::text::escape(given);
-            Err(HeadError::bad(format!("an invalid Host: '{given}'")))
-        }
+    // An empty port is legal (RFC 3986, section 3.2.3).
+    let is_number = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    if host.is_empty() || !(port.is_empty() || port.strip_prefix(':').is_some_and(is_number)) {
+        let given = crate::text::escape(given);
+        return Err(HeadError::bad(format!("an invalid Host: '{given}'")));
     }
+    Ok(Some(host.to_ascii_lowercase()))
 }

@@ -121,14 +121,8 @@ pub fn event(name: &str, id: u64, data: &str) -> String {
 /// The value of a Content-Disposition field (RFC 6266): a plain name for old clients, in which
 /// unusual characters are `_`, and the exact name.
 pub fn disposition(name: &str) -> String {
-    let plain: String = name
-        .chars()
-        .map(|ch| match ch {
-            '"' | '\\' | '%' => '_',
-            ' '..='~' => ch,
-            _ => '_',
-        })
-        .collect();
+    let is_plain = |ch: char| matches!(ch, ' '..='~') && !"\"\\%".contains(ch);
+    let plain: String = name.chars().map(|ch| if is_plain(ch) { ch } else { '_' }).collect();
     format!("attachment; filename=\"{plain}\"; filename*=UTF-8''{}", percent_encode(name))
 }
 

@@ -81,14 +81,15 @@ impl Point {
 }
 
 impl Series {
+    /// What was measured.
+    pub fn new(name: impl Into<String>, points: Vec<Point>) -> Self {
+        Self { name: name.into(), points, ..Self::default() }
+    }
+
     /// A level line of height `y` from `x.0` to `x.1`, as a reference.
     pub fn level(name: impl Into<String>, y: f64, x: (f64, f64)) -> Self {
-        Self {
-            name: name.into(),
-            points: vec![Point::new(x.0, y), Point::new(x.1, y)],
-            reference: true,
-            companion: false,
-        }
+        let points = vec![Point::new(x.0, y), Point::new(x.1, y)];
+        Self { reference: true, ..Self::new(name, points) }
     }
 }
 

@@ -34,11 +34,7 @@ pub fn relay_event(snapshot: &RelaySnapshot) -> String {
         json.count("dropped", snapshot.dropped);
         json.raw("batches", snapshot.batches);
         delay(json, &snapshot.delay);
-        json.list("viewers", |json| {
-            for of_one in &snapshot.viewers {
-                json.item(|json| viewer(json, of_one));
-            }
-        });
+        json.each("viewers", &snapshot.viewers, viewer);
     }) + "\n"
 }
 
@@ -58,7 +54,7 @@ pub fn watch_event(view: &WatchSnapshot) -> String {
         json.raw("unplayed", view.unplayed);
         json.raw("recorded_bytes", view.recorded);
         json.raw("unrecorded", view.unrecorded);
-        maybe(json, "sent", view.sent.as_ref(), sent);
+        json.maybe_member("sent", view.sent.as_ref(), sent);
     }) + "\n"
 }
 
@@ -66,11 +62,7 @@ pub fn watch_event(view: &WatchSnapshot) -> String {
 pub fn viewers_document(records: &[ViewerRecord]) -> String {
     json::indented(&Json::object(|json| {
         json.text("schema", "gatecast.visits/1");
-        json.list("visits", |json| {
-            for of_one in records {
-                json.item(|json| record(json, of_one));
-            }
-        });
+        json.each("visits", records, record);
     }))
 }
 
@@ -95,7 +87,7 @@ fn viewer(json: &mut Json, view: &ViewerSnapshot) {
     json.truth("native", view.native);
     json.number("seconds", Some(view.watched.as_secs_f64()));
     json.member("sent", |json| sent(json, &view.sent));
-    maybe(json, "received", view.received.as_ref(), received);
+    json.maybe_member("received", view.received.as_ref(), received);
 }
 
 fn record(json: &mut Json, record: &ViewerRecord) {
@@ -105,7 +97,7 @@ fn record(json: &mut Json, record: &ViewerRecord) {
     json.text("to", record.to.to_string());
     json.raw("watched_us", micros(record.watched));
     json.member("sent", |json| sent(json, &record.sent));
-    maybe(json, "received", record.received.as_ref(), received);
+    json.maybe_member("received", record.received.as_ref(), received);
     let network_lost = record.sent.network_lost(record.received.as_ref());
     json.count("network_lost", network_lost);
     json.text("end", record.end.to_string());
@@ -136,12 +128,4 @@ fn received(json: &mut Json, received: &ReceiverReport) {
     json.count("rtp_lost", received.rtp_lost);
     json.count("jitter_us", received.jitter_us);
     json.count("host_drop", received.host_drop);
-}
-
-/// A member that is the object of `value`, or null.
-fn maybe<T>(json: &mut Json, name: &str, value: Option<&T>, write: fn(&mut Json, &T)) {
-    match value {
-        Some(value) => json.member(name, |json| write(json, value)),
-        None => json.raw(name, "null"),
-    }
 }

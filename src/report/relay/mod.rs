@@ -17,6 +17,7 @@ use crate::{
             reports::{ReceiverReport, SenderReport, whole_us},
             status::{RelaySnapshot, WatchSnapshot},
         },
+        stream::StreamCounts,
     },
     report::table::{Align, ColumnOf, Table, wrapped},
     text::escape,
@@ -101,14 +102,12 @@ fn sums(records: &[ViewerRecord]) -> String {
         .iter()
         .filter_map(|record| Some((&record.sent, record.received.as_ref()?)))
         .collect();
+    let (count, plural) = (records.len(), if records.len() == 1 { "" } else { "s" });
+    let (sent, bytes) = (sum(|sent| sent.sent), sum(|sent| sent.bytes));
+    let (dropped, paused) = (sum(|sent| sent.dropped), sum(|sent| sent.paused));
     let mut text = format!(
-        "{} viewer{}: {} datagrams and {} bytes sent, {} dropped by the relay, {} paused",
-        records.len(),
-        if records.len() == 1 { "" } else { "s" },
-        sum(|sent| sent.sent),
-        sum(|sent| sent.bytes),
-        sum(|sent| sent.dropped),
-        sum(|sent| sent.paused),
+        "{count} viewer{plural}: {sent} datagrams and {bytes} bytes sent, {dropped} dropped by the \
+         relay, {paused} paused"
     );
     if !reported.is_empty() {
         let lost = |(sent, got): &(&SenderReport, &ReceiverReport)| sent.network_lost(Some(got));
@@ -181,29 +180,24 @@ pub fn loss_table(view: &WatchSnapshot, limit: Option<usize>) -> String {
 
 /// One viewer's stream in a sentence.
 pub fn summary(view: &WatchSnapshot) -> String {
-    let received = &view.received;
+    let StreamCounts { datagrams, bytes, ts, .. } = view.received;
+    let (seconds, errors) = (view.watched.as_secs_f64(), ts.errors);
+    let before = or_missing(view.sent.map(|sent| sent.cc));
     format!(
-        "received {} datagrams and {} bytes in {:.1} s; CC errors {}, of them before the relay {}",
-        received.datagrams,
-        received.bytes,
-        view.watched.as_secs_f64(),
-        received.ts.errors,
-        or_missing(view.sent.map(|sent| sent.cc)),
+        "received {datagrams} datagrams and {bytes} bytes in {seconds:.1} s; CC errors {errors}, of \
+         them before the relay {before}"
     )
 }
 
 /// A relay's input in a sentence.
 pub fn input(snapshot: &RelaySnapshot) -> String {
-    let input = &snapshot.input;
+    let StreamCounts { datagrams, bytes, ts, rtp, jitter_us, .. } = snapshot.input;
+    let (dropped, stale, errors) = (or_missing(snapshot.dropped), snapshot.stale, ts.errors);
+    let (lost, jitter) = (or_missing(rtp.map(|rtp| rtp.lost)), jitter_us.map(whole_us));
     format!(
-        "source: {} datagrams and {} bytes read, {} dropped unread, {} thrown away while nobody watched; CC errors {}, RTP lost {}, jitter {} ms\n",
-        input.datagrams,
-        input.bytes,
-        or_missing(snapshot.dropped),
-        snapshot.stale,
-        input.ts.errors,
-        or_missing(input.rtp.map(|rtp| rtp.lost)),
-        milliseconds(input.jitter_us.map(whole_us)),
+        "source: {datagrams} datagrams and {bytes} bytes read, {dropped} dropped unread, {stale} \
+         thrown away while nobody watched; CC errors {errors}, RTP lost {lost}, jitter {} ms\n",
+        milliseconds(jitter)
     )
 }
 

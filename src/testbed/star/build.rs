@@ -9,10 +9,10 @@ use crate::{
     error::{Error, Result},
     net::clock,
     testbed::star::{
-        cleanup,
+        check_stop, cleanup,
         host::Host,
         layout::{Loss, StarLayout},
-        namespace, rootless, setup,
+        namespace, refused, rootless, setup,
         star_id::{StarId, StarNode},
         step,
         step::SetupStep,
@@ -62,10 +62,8 @@ impl Star {
         let names = setup::namespaces(&id, layout);
         let there = namespace::names();
         if let Some(name) = names.iter().find(|name| there.contains(name)) {
-            return Err(Error::refused(
-                "the star",
-                format!("a namespace {name} exists already, and is not ours to touch"),
-            ));
+            let why = format!("a namespace {name} exists already, and is not ours to touch");
+            return Err(refused(why));
         }
         let mut star = Self {
             id,
@@ -83,9 +81,7 @@ impl Star {
         made.map_err(|error| explained(error, stop))?;
         // In parts, so that a Ctrl-C is not kept waiting by a large star.
         for part in fill.chunk_by(|a, b| a.inside == b.inside) {
-            if stop.load(Ordering::Relaxed) {
-                return Err(Error::Interrupted);
-            }
+            check_stop(stop)?;
             step::run(part).map_err(|error| explained(error, stop))?;
         }
         star.wait_until_reachable(stop)?;
@@ -98,22 +94,15 @@ impl Star {
         let (server, clients) = self.hosts.split_first().expect("a star has a server");
         // An ARP request and its reply come first: two round trips.
         let trips = 4 * self.layout.delay;
+        let limit = OPEN_TIMEOUT + trips;
         for client in clients {
-            let deadline = clock::now().after(OPEN_TIMEOUT + trips);
+            let deadline = clock::now().after(limit);
             while !server.reaches(client.address, RETRY_AFTER + trips)? {
-                if stop.load(Ordering::Relaxed) {
-                    return Err(Error::Interrupted);
-                }
+                check_stop(stop)?;
                 if clock::left(deadline).is_none() {
-                    return Err(Error::refused(
-                        "the star",
-                        format!(
-                            "{} was not reached from {} within {} s",
-                            client.address,
-                            server.address,
-                            (OPEN_TIMEOUT + trips).as_secs()
-                        ),
-                    ));
+                    let (from, to, limit) = (server.address, client.address, limit.as_secs());
+                    let why = format!("{to} was not reached from {from} within {limit} s");
+                    return Err(refused(why));
                 }
             }
         }
@@ -196,10 +185,7 @@ fn needed(steps: &[SetupStep], layout: &StarLayout) -> Result<()> {
         tool.path()?;
     }
     if !rootless::is_root() {
-        return Err(Error::refused(
-            "the star",
-            "it takes root, or a user namespace, to make network namespaces",
-        ));
+        return Err(refused("it takes root, or a user namespace, to make network namespaces"));
     }
     Ok(())
 }
@@ -211,19 +197,15 @@ fn explained(error: Error, stop: &AtomicBool) -> Error {
     }
     let text = error.to_string();
     if text.contains("netem") && text.contains("unknown") {
-        return Error::refused(
-            "the star",
-            "a delay needs the kernel module sch_netem, which this kernel does not have",
-        );
-    }
-    if text.contains("netns add") && text.contains("Operation not permitted") {
-        return Error::refused(
-            "the star",
+        refused("a delay needs the kernel module sch_netem, which this kernel does not have")
+    } else if text.contains("netns add") && text.contains("Operation not permitted") {
+        refused(
             "this system does not let us make network namespaces (it takes CAP_SYS_ADMIN: root \
              that is not confined by a container)",
-        );
+        )
+    } else {
+        error
     }
-    error
 }
 
 fn hosts(id: &StarId, layout: &StarLayout) -> Vec<Host> {

@@ -18,9 +18,9 @@ use nix::{
 };
 
 use crate::{
-    error::{Error, Result},
+    error::Result,
     net::clock,
-    testbed::star::{namespace, setup, star_id::StarId, step, tool},
+    testbed::star::{namespace, refused, setup, star_id::StarId, step, tool},
 };
 
 /// A star that exists on this system.
@@ -81,7 +81,7 @@ pub fn remove(namespaces: &[String]) -> Result<()> {
     match (failed, there().first()) {
         (_, None) => Ok(()),
         (Some(error), _) => Err(error),
-        (None, Some(name)) => Err(Error::refused("the star", format!("{name} is still there"))),
+        (None, Some(name)) => Err(refused(format!("{name} is still there"))),
     }
 }
 

@@ -5,7 +5,8 @@
 use std::{net::Ipv4Addr, str::FromStr, time::Duration};
 
 use crate::{
-    error::{Error, Result},
+    error::Result,
+    testbed::star::refused,
     units::{InvalidValue, Rate},
 };
 
@@ -79,9 +80,6 @@ pub const RATE_MAX: Rate = Rate(100_000_000_000);
 /// Longest delay.
 pub const DELAY_MAX: Duration = Duration::from_secs(5);
 
-/// Whether offloads are on unless it is said.
-pub const OFFLOADS_DEFAULT: bool = false;
-
 impl StarLayout {
     /// `hosts` hosts on one switch, with the same rate each way.
     pub fn new(hosts: usize, rate: Rate) -> Self {
@@ -91,7 +89,7 @@ impl StarLayout {
             topology: StarTopology::Switch,
             loss: None,
             delay: Duration::ZERO,
-            offloads: OFFLOADS_DEFAULT,
+            offloads: false,
         }
     }
 
@@ -105,7 +103,7 @@ impl StarLayout {
             StarTopology::Switch => HOSTS_MAX,
             StarTopology::Router => ROUTED_MAX,
         };
-        let refuse = |reason: String| Err(Error::refused("the star", reason));
+        let refuse = |reason: String| Err(refused(reason));
         if hosts < 2 {
             return refuse(format!("{hosts} hosts; it takes a server and at least one client"));
         }
@@ -146,17 +144,6 @@ impl StarLayout {
         match self.topology {
             StarTopology::Switch => 16,
             StarTopology::Router => 24,
-        }
-    }
-}
-
-impl Traffic {
-    /// The protocol that is meant; `None` for all.
-    pub fn name(self) -> Option<&'static str> {
-        match self {
-            Self::All => None,
-            Self::Tcp => Some("tcp"),
-            Self::Udp => Some("udp"),
         }
     }
 }

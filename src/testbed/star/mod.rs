@@ -28,3 +28,20 @@ pub mod setup;
 pub mod star_id;
 pub mod step;
 pub mod tool;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::error::{Error, Result};
+
+/// The refusal to build or use a star, and why.
+pub fn refused(why: impl Into<String>) -> Error {
+    Error::refused("the star", why)
+}
+
+/// Asks whether to go on.
+///
+/// # Errors
+/// `stop` was set.
+pub fn check_stop(stop: &AtomicBool) -> Result<()> {
+    if stop.load(Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
+}

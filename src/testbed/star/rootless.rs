@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     error::{Error, Result},
-    testbed::star::{tool, tool::Tool},
+    testbed::star::{refused, tool, tool::Tool},
 };
 
 /// Tells the program that it is inside already, so that it never enters twice.
@@ -36,7 +36,7 @@ pub fn is_inside() -> bool {
 /// Why that cannot be.
 pub fn enter() -> Result<Infallible> {
     if let Some(why) = forbidden() {
-        return Err(Error::refused("the star", why));
+        return Err(refused(why));
     }
     let unshare = tool::require("the star without root", "unshare", "util-linux")?;
     let program = std::env::current_exe().map_err(Error::io("find this program", "itself"))?;

@@ -109,12 +109,12 @@ fn one_host(namespace: &str, layout: &StarLayout, host: usize) -> Vec<SetupStep>
         ip("link set lo up".to_owned()),
         ip(format!("addr add {address}/{prefix} dev eth0")),
         ip("link set eth0 up".to_owned()),
+        match layout.topology {
+            // Multicast too needs a route.
+            StarTopology::Switch => ip("route add default dev eth0".to_owned()),
+            StarTopology::Router => ip(format!("route add default via 10.77.{host}.1")),
+        },
     ];
-    steps.push(match layout.topology {
-        // Multicast too needs a route.
-        StarTopology::Switch => ip("route add default dev eth0".to_owned()),
-        StarTopology::Router => ip(format!("route add default via 10.77.{host}.1")),
-    });
     let up = layout.links[host].up;
     if layout.delay.is_zero() {
         steps.push(tc(format!("qdisc add dev eth0 root {}", shaper(up))));

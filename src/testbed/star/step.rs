@@ -120,10 +120,8 @@ fn reason(said: &str) -> String {
         .lines()
         .map(str::trim)
         .filter(|line| !line.is_empty() && !line.starts_with("Command failed"));
-    match lines.collect::<Vec<_>>().join("; ") {
-        nothing if nothing.is_empty() => "it failed and printed no reason".to_owned(),
-        words => words,
-    }
+    let words = lines.collect::<Vec<_>>().join("; ");
+    if words.is_empty() { "it failed and printed no reason".to_owned() } else { words }
 }
 
 impl fmt::Display for SetupStep {

@@ -152,13 +152,10 @@ impl Plotted<'_> {
         let mut series = Vec::new();
         let ways = self.results.grid.ways.iter();
         for way in ways.filter(|way| self.rows.iter().any(|row| row.via == **way)) {
-            series.extend(SENDERS.map(|(name, sent, companion)| Series {
-                name: format!("{way}: {name}"),
-                points: points(&self.rows, way, |row| {
-                    Some(Point::new(clients(row), sent(row)? / 1e6))
-                }),
-                companion,
-                ..Series::default()
+            series.extend(SENDERS.map(|(name, sent, companion)| {
+                let point = |row: &StudyRow| Some(Point::new(clients(row), sent(row)? / 1e6));
+                let points = points(&self.rows, way, point);
+                Series { companion, ..Series::new(format!("{way}: {name}"), points) }
             }));
         }
         // What had to arrive, from any sender. Exact to 2^53 bytes.
@@ -166,12 +163,7 @@ impl Plotted<'_> {
         let mut needed: Vec<Point> = self.rows.iter().map(payload).collect();
         needed.sort_by(|a, b| a.x.total_cmp(&b.x));
         needed.dedup();
-        series.push(Series {
-            name: "file bytes to deliver".to_owned(),
-            points: needed,
-            reference: true,
-            ..Series::default()
-        });
+        series.push(Series { reference: true, ..Series::new("file bytes to deliver", needed) });
         let how = format!("{}, by the links' own counters", repeats(&self.rows));
         self.chart("Bytes from server and from clients", &how, "sent with headers (MB)", series)
     }
@@ -202,12 +194,8 @@ impl Plotted<'_> {
             };
             let mut times: Vec<f64> = median.seconds().collect();
             times.sort_by(f64::total_cmp);
-            let whole = (1_u16..).zip(times);
-            series.push(Series {
-                name: way.clone(),
-                points: whole.map(|(k, time)| Point::new(time, f64::from(k))).collect(),
-                ..Series::default()
-            });
+            let whole = (1_u16..).zip(times).map(|(k, time)| Point::new(time, f64::from(k)));
+            series.push(Series::new(way, whole.collect()));
             bounds.extend(bound.map(|bound| (way, bound)));
         }
         let all = f64::from(most);
@@ -244,11 +232,8 @@ fn by_way(
     rows: &[&StudyRow],
     point: impl Fn(&StudyRow) -> Option<Point>,
 ) -> Vec<Series> {
-    let series = results.grid.ways.iter().map(|way| Series {
-        name: way.clone(),
-        points: points(rows, way, &point),
-        ..Series::default()
-    });
+    let ways = results.grid.ways.iter();
+    let series = ways.map(|way| Series::new(way, points(rows, way, &point)));
     series.filter(|series| !series.points.is_empty()).collect()
 }
 
@@ -297,15 +282,12 @@ fn add_references(series: &mut Vec<Series>, line: impl Fn(&str) -> Vec<Point>) {
         }
     }
     for (ways, points) in lines {
-        let reference = Series {
-            name: format!("bound of {}", ways.join(", ")),
-            points,
-            reference: true,
-            companion: ways.len() == 1,
-        };
+        let companion = ways.len() == 1;
+        let bound = Series::new(format!("bound of {}", ways.join(", ")), points);
+        let reference = Series { reference: true, companion, ..bound };
         let after = series.iter().position(|series| series.name == ways[0]);
         match after {
-            Some(place) if ways.len() == 1 => series.insert(place + 1, reference),
+            Some(place) if companion => series.insert(place + 1, reference),
             _ => series.push(reference),
         }
     }

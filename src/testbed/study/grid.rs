@@ -96,19 +96,11 @@ impl Grid {
         if let Some(pair) = ways.windows(2).find(|pair| pair[0] == pair[1]) {
             return refuse(format!("--via names {} twice", pair[0]));
         }
-        let lengths = [
-            self.clients.len(),
-            self.ways.len(),
-            self.bytes.len(),
-            self.rates.len(),
-            self.losses.len(),
-            self.runs as usize,
-        ];
-        let count =
-            lengths.into_iter().try_fold(1_usize, |product, length| product.checked_mul(length));
-        match count {
-            Some(0) => refuse("the study is empty: a list has no value".to_owned()),
-            Some(1..=RUNS_MAX) => Ok(self),
+        let lists = [self.ways.len(), self.bytes.len(), self.rates.len(), self.losses.len()];
+        let lengths = lists.into_iter().chain([self.clients.len(), self.runs as usize]);
+        match lengths.fold(1, usize::saturating_mul) {
+            0 => refuse("the study is empty: a list has no value".to_owned()),
+            1..=RUNS_MAX => Ok(self),
             _ => refuse(format!("more than {RUNS_MAX} runs")),
         }
     }

@@ -41,11 +41,8 @@ pub fn html(results: &Results, figures: &[Figure]) -> String {
     page += &format!("<h2>Table</h2>\n<pre>{}</pre>\n", block(&table::table(results, None)));
     page += "<h2>Plots</h2>\n";
     for figure in figures {
-        page += &format!(
-            "<figure>\n{}<figcaption>{}</figcaption>\n</figure>\n",
-            figure.chart.to_svg(),
-            xml(figure.caption)
-        );
+        let (svg, caption) = (figure.chart.to_svg(), xml(figure.caption));
+        page += &format!("<figure>\n{svg}<figcaption>{caption}</figcaption>\n</figure>\n");
     }
     let troubled = results.measurements.iter().filter_map(|run| Some((run, run.trouble()?)));
     let failed = troubled.map(|(run, why)| {
@@ -62,12 +59,9 @@ pub fn html(results: &Results, figures: &[Figure]) -> String {
         page += "<h2>Links, as measured before the runs</h2>\n";
     }
     for star in &results.calibration {
-        page += &format!(
-            "<h3>{} Mbit/s, loss {} %</h3>\n<pre>{}</pre>\n",
-            star.rate_nominal_mbit,
-            star.loss * 100.0,
-            block(&star.links.to_string())
-        );
+        let (mbit, percent) = (star.rate_nominal_mbit, star.loss * 100.0);
+        let links = block(&star.links.to_string());
+        page += &format!("<h3>{mbit} Mbit/s, loss {percent} %</h3>\n<pre>{links}</pre>\n");
         if let Some(why) = &star.short_together {
             page += &format!("<p>{}</p>\n", xml(why));
         }

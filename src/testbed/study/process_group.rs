@@ -3,9 +3,9 @@
 
 use std::{
     fs::File,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, ExitStatus, Stdio},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::AtomicBool,
     thread,
     time::Duration,
 };
@@ -22,15 +22,16 @@ use nix::{
 use crate::{
     error::{Error, Result},
     net::{clock, text_file},
-    testbed::star::host::Host,
+    testbed::star::{check_stop, host::Host},
     text::escape,
     units::Moment,
 };
 
 /// Programs that run together; those that still do end with it.
 #[derive(Debug)]
-pub struct ProcessGroup {
-    folder: PathBuf,
+pub struct ProcessGroup<'a> {
+    folder: &'a Path,
+    stop: &'a AtomicBool,
     processes: Vec<GroupProcess>,
 }
 
@@ -60,10 +61,11 @@ const EXIT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Most of a program's output that is read, bytes.
 const OUTPUT_MAX: u64 = 64 * 1024 * 1024;
 
-impl ProcessGroup {
-    /// An empty group; what its programs print goes to files in `folder`.
-    pub fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), processes: Vec::new() }
+impl<'a> ProcessGroup<'a> {
+    /// An empty group; what its programs print goes to files in `folder`. Once `stop` is set it
+    /// waits for nothing more.
+    pub fn new(folder: &'a Path, stop: &'a AtomicBool) -> Self {
+        Self { folder, stop, processes: Vec::new() }
     }
 
     /// Starts a program on `host`; `piped` leaves its standard input to the caller. Returns its
@@ -75,7 +77,7 @@ impl ProcessGroup {
         &mut self,
         name: &str,
         host: &Host,
-        command: &mut Command,
+        mut command: Command,
         piped: bool,
     ) -> Result<usize> {
         use std::os::unix::process::CommandExt;
@@ -89,11 +91,8 @@ impl ProcessGroup {
             .stderr(file("err")?)
             // Ctrl-C on the terminal is for the study; it ends them in its own order.
             .process_group(0);
-        self.processes.push(GroupProcess {
-            name: name.to_owned(),
-            child: host.spawn(command)?,
-            ended: None,
-        });
+        let (name, child) = (name.to_owned(), host.spawn(&mut command)?);
+        self.processes.push(GroupProcess { name, child, ended: None });
         Ok(self.processes.len() - 1)
     }
 
@@ -127,11 +126,10 @@ impl ProcessGroup {
     /// Waits until `done` says so, by the processes' places.
     ///
     /// # Errors
-    /// The time is over, or `stop` was set; the group then ends when it is dropped.
+    /// `stop` was set; the group then ends when it is dropped.
     pub fn wait(
         &mut self,
         deadline: Moment,
-        stop: &AtomicBool,
         mut done: impl FnMut(&Self) -> Result<bool>,
     ) -> Result<bool> {
         loop {
@@ -139,9 +137,7 @@ impl ProcessGroup {
             if done(self)? {
                 return Ok(true);
             }
-            if stop.load(Ordering::Relaxed) {
-                return Err(Error::Interrupted);
-            }
+            check_stop(self.stop)?;
             if clock::left(deadline).is_none() {
                 return Ok(false);
             }
@@ -153,15 +149,8 @@ impl ProcessGroup {
     ///
     /// # Errors
     /// As [`wait`](Self::wait).
-    pub fn wait_for_all(
-        &mut self,
-        places: &[usize],
-        deadline: Moment,
-        stop: &AtomicBool,
-    ) -> Result<bool> {
-        self.wait(deadline, stop, |group| {
-            Ok(places.iter().all(|&place| group.ended(place).is_some()))
-        })
+    pub fn wait_for_all(&mut self, places: &[usize], deadline: Moment) -> Result<bool> {
+        self.wait(deadline, |group| Ok(places.iter().all(|&place| group.ended(place).is_some())))
     }
 
     /// Starts a server on `host` and waits until it listens on its TCP port. Returns its place.
@@ -172,22 +161,18 @@ impl ProcessGroup {
         &mut self,
         name: &str,
         host: &Host,
-        command: &mut Command,
+        command: Command,
         port: u16,
-        (deadline, stop): (Moment, &AtomicBool),
+        deadline: Moment,
     ) -> Result<usize> {
         let place = self.start(name, host, command, false)?;
-        let is_up = self.wait(deadline, stop, |group| {
-            Ok(group.ended(place).is_some() || host.listens(port)?)
-        })?;
+        let is_over = |group: &Self| Ok(group.ended(place).is_some() || host.listens(port)?);
+        let is_up = self.wait(deadline, is_over)?;
         if is_up && self.ended(place).is_none() {
             return Ok(place);
         }
-        let why = self.last_error_line(place);
-        Err(Error::refused(
-            format_args!("the program `{name}`"),
-            format!("it did not start: {why}"),
-        ))
+        let why = format!("it did not start: {}", self.last_error_line(place));
+        Err(Error::refused(format_args!("the program `{name}`"), why))
     }
 
     /// CPU seconds of these programs together; `None` while one of them runs.
@@ -240,7 +225,7 @@ impl ProcessGroup {
     }
 }
 
-impl Drop for ProcessGroup {
+impl Drop for ProcessGroup<'_> {
     fn drop(&mut self) {
         for process in &mut self.processes {
             if process.ended.is_none() {

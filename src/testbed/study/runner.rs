@@ -5,7 +5,7 @@ use std::{
     fmt, fs,
     fs::File,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::AtomicBool,
     time::Duration,
 };
 
@@ -16,8 +16,8 @@ use crate::{
     server::sample,
     testbed::{
         star::{
-            build::Star, calibrate, calibrate::Calibration, capture::Capture, host::Host,
-            layout::StarLayout,
+            build::Star, calibrate, calibrate::Calibration, capture::Capture, check_stop,
+            host::Host, layout::StarLayout,
         },
         study::{
             bound::Bound,
@@ -29,6 +29,7 @@ use crate::{
             work_folder::WorkFolder,
         },
     },
+    text::debug_fields,
     units::{Bytes, Rate},
 };
 
@@ -114,12 +115,11 @@ impl Study<'_> {
                 }
                 Testbed::Stars(layout) => {
                     let hosts = usize::from(results.grid.most_clients()) + 1;
-                    let rate_of_links = Rate(rate);
+                    let (rate_of_links, percent) = (Rate(rate), f64::from(loss) / 1e4);
                     let star = Star::build(&layout(hosts, rate_of_links, loss)?, self.stop)?;
                     (self.progress)(format_args!(
-                        "star {}: {hosts} hosts, {rate_of_links}, {} % loss",
-                        star.id,
-                        f64::from(loss) / 1e4
+                        "star {}: {hosts} hosts, {rate_of_links}, {percent} % loss",
+                        star.id
                     ));
                     let done = self.run_on(&star.hosts, Some(&star), (rate, loss), results, &files);
                     // The star goes before any error is reported.
@@ -279,14 +279,12 @@ fn run_once(
     let began = clock::now();
     let ended = send();
     // A second Ctrl-C takes the star from under the programs: how they ended says nothing.
-    if stop.load(Ordering::Relaxed) {
-        return Err(Error::Interrupted);
-    }
+    check_stop(stop)?;
     let took_s = clock::now().since(began).as_secs_f64();
+    let (bound_s, bound_nominal_s) = bounds.unzip();
     let (observed, failed) = match ended {
         Ok(mut observed) => {
-            let bound = bounds.and_then(|(bound_s, _)| too_fast(&observed, bound_s));
-            observed.trouble.extend(bound);
+            observed.trouble.extend(bound_s.and_then(|bound_s| too_fast(&observed, bound_s)));
             (Some(observed), None)
         }
         Err(Error::Interrupted) => return Err(Error::Interrupted),
@@ -301,8 +299,8 @@ fn run_once(
         carried: carried.collect(),
         cell: cell.clone(),
         repeat,
-        bound_s: bounds.map(|(bound_s, _)| bound_s),
-        bound_nominal_s: bounds.map(|(_, nominal_s)| nominal_s),
+        bound_s,
+        bound_nominal_s,
         cpu_others_s: observed.as_ref().and_then(others),
         observed,
         failed,
@@ -325,22 +323,12 @@ fn sentence(run: &StudyRun) -> String {
     let makespan = run.observed.as_ref().and_then(|observed| observed.makespan_s);
     match (makespan, run.trouble()) {
         (Some(makespan), None) => {
-            let of_bound =
-                |bound| format!(", bound {bound:.3} s, {:.1} %", bound / makespan * 100.0);
-            format!("{what}: {makespan:.3} s{}", run.bound_s.map_or_else(String::new, of_bound))
+            let share = |bound| format!(", bound {bound:.3} s, {:.1} %", bound / makespan * 100.0);
+            format!("{what}: {makespan:.3} s{}", run.bound_s.map(share).unwrap_or_default())
         }
-        (_, trouble) => {
-            format!("{what}: FAILED: {}", trouble.unwrap_or("not every copy is proven"))
-        }
+        (_, None) => format!("{what}: FAILED: not every copy is proven"),
+        (_, Some(trouble)) => format!("{what}: FAILED: {trouble}"),
     }
 }
 
-impl fmt::Debug for Testbed<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Stars(_) => f.write_str("Stars"),
-            Self::Room(_) => f.write_str("Room"),
-            Self::Given(hosts) => f.debug_tuple("Given").field(hosts).finish(),
-        }
-    }
-}
+debug_fields!(Testbed<'_>);

@@ -1,7 +1,10 @@
 //! A study's rows as a table for a terminal, and as comma-separated values.
 
 use crate::{
-    report::table::{Align, ColumnOf, Table, or_dash, wrapped},
+    report::{
+        csv::or_empty,
+        table::{Align, ColumnOf, Table, or_dash, wrapped},
+    },
     testbed::study::results::{Results, StudyRow},
     units::{Bytes, Rate},
 };
@@ -74,11 +77,10 @@ pub fn table(results: &Results, limit: Option<usize>) -> String {
     columns.extend(COLUMNS);
     text += &Table::of(&columns, rows).fitted(limit);
     if let Some(coverage) = rows.iter().find_map(|row| Some(row.makespan_s?.coverage)) {
-        let uniform =
-            rows.iter().filter_map(|row| row.makespan_s).all(|middle| middle.coverage == coverage);
-        if uniform && coverage > 0.0 {
-            text +=
-                &format!("\nThe interval holds the true median with {:.1} %.\n", coverage * 100.0);
+        let mut all = rows.iter().filter_map(|row| row.makespan_s);
+        if coverage > 0.0 && all.all(|middle| middle.coverage == coverage) {
+            let percent = coverage * 100.0;
+            text += &format!("\nThe interval holds the true median with {percent:.1} %.\n");
         }
     }
     // As the table shows it, with three digits.
@@ -128,10 +130,6 @@ const CSV_COLUMNS: [StudyCsvColumn; 27] = [
     ("cpu_others_s", |row| or_empty(row.cpu_others_s)),
     ("verified", |row| row.verified.to_string()),
 ];
-
-fn or_empty(value: Option<f64>) -> String {
-    value.map_or_else(String::new, |value| value.to_string())
-}
 
 /// All rows as comma-separated values (RFC 4180). A missing value is an empty field.
 pub fn csv(results: &Results) -> String {

@@ -40,12 +40,10 @@ impl WorkFolder {
         let roots = [PathBuf::from(MEMORY), std::env::temp_dir()];
         let Some(root) = roots.iter().find(|root| free_space(root) >= Some(wanted)) else {
             let (gb, shown) = (wanted / 1_000_000_000 + 1, roots[1].display());
-            return Err(Error::refused(
-                "the study",
-                format!(
-                    "it takes {gb} GB for its copies, and neither {MEMORY} nor {shown} has that"
-                ),
-            ));
+            let why = format!(
+                "it takes {gb} GB for its copies, and neither {MEMORY} nor {shown} has that"
+            );
+            return Err(Error::refused("the study", why));
         };
         let path = root.join(StarId::next().to_string());
         fs::create_dir(&path).map_err(Error::io("make the working folder", path.display()))?;

@@ -15,7 +15,7 @@ use std::{
 use crate::{
     error::{Error, Result},
     net::{clock, datagrams},
-    testbed::star::host::Host,
+    testbed::star::{check_stop, host::Host},
     units::{Moment, mbit_per_second, micros},
 };
 
@@ -192,9 +192,7 @@ pub fn udp(
         let sent = sender.join().expect("the sender does not panic");
         UdpFlow { sent, received, receiver_dropped: 0, mbit }
     });
-    if stop.load(Ordering::Relaxed) {
-        return Err(Error::Interrupted);
-    }
+    check_stop(stop)?;
     result.receiver_dropped = to.enter(|| datagrams::drops(&receiving))?.unwrap_or(0);
     Ok(result)
 }

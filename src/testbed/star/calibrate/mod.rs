@@ -18,7 +18,6 @@ use crate::{
         host::Host,
         layout::{Loss, Traffic},
     },
-    units::Rate,
 };
 
 /// What was measured.
@@ -100,7 +99,9 @@ pub fn links(hosts: &[Host], stop: &AtomicBool) -> Result<Calibration> {
     let [server, client, ..] = hosts else {
         return Err(Error::refused("the calibration", "fewer than two hosts"));
     };
-    let expected = |from: &Host, to: &Host, share: f64| path(from, to).mbit() * share;
+    // Of the least rate on the way.
+    let expected =
+        |from: &Host, to: &Host, share: f64| from.link.up.min(to.link.down).mbit() * share;
     let trips = flow::round_trips(server, client, ROUND_TRIPS)?;
     let tcp_expected_mbit = expected(server, client, TCP_SHARE);
     let tcp_alone_mbit = settled(tcp_expected_mbit, || flow::tcp(server, client, ALONE, stop))?;
@@ -139,11 +140,6 @@ fn settled(expected: f64, mut measure: impl FnMut() -> Result<f64>) -> Result<f6
         }
     }
     Ok(best)
-}
-
-/// The least rate on the way from one host to another.
-fn path(from: &Host, to: &Host) -> Rate {
-    from.link.up.min(to.link.down)
 }
 
 /// Begins the star's loss and counts it at both ends of the first client's link. Loss of TCP only
@@ -281,10 +277,7 @@ impl fmt::Display for Calibration {
              of what was asked",
             self.together_mbit.len()
         )?;
-        match &self.loss_check {
-            Some(loss) => write!(f, "\n{loss}"),
-            None => Ok(()),
-        }
+        self.loss_check.iter().try_for_each(|loss| write!(f, "\n{loss}"))
     }
 }
 

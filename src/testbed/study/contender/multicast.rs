@@ -89,19 +89,19 @@ impl Contender for MulticastTool {
         let least = rate.time_for(spec.bytes) * PATIENCE + PATIENCE_MORE;
         let deadline = clock::now().after(spec.limit.min(least));
         let names = names(spec)?;
-        let mut group = ProcessGroup::new(spec.folder);
+        let mut group = ProcessGroup::new(spec.folder, stop);
         let mut receivers = Vec::new();
         for (number, host) in (1..).zip(spec.clients) {
             let words = self.receiver(&copy(spec, number)?, &host.device);
-            let mut receiver = shell(&names, host, &words);
-            receivers.push(group.start(&format!("h{number}"), host, &mut receiver, false)?);
+            let receiver = shell(&names, host, &words);
+            receivers.push(group.start(&format!("h{number}"), host, receiver, false)?);
         }
-        group.wait(clock::now().after(MUSTER), stop, |_| Ok(false))?;
+        group.wait(clock::now().after(MUSTER), |_| Ok(false))?;
         let words = self.sender(spec);
-        let mut sender = shell(&names, spec.server, &words);
-        let sender = group.start("sender", spec.server, &mut sender, false)?;
+        let sender = shell(&names, spec.server, &words);
+        let sender = group.start("sender", spec.server, sender, false)?;
         let mut observed = Observed::default();
-        let ended = group.wait_for_all(&[sender], deadline, stop)?;
+        let ended = group.wait_for_all(&[sender], deadline)?;
         match group.ended(sender) {
             Some(end) if !end.status.success() => {
                 let why = group.last_error_line(sender);
@@ -112,11 +112,9 @@ impl Contender for MulticastTool {
         }
         // A receiver of udpcast ends by itself, and one of UFTP never does.
         if *self == Self::Udpcast && ended {
-            let patience = clock::now().after(Duration::from_secs(2));
-            group.wait_for_all(&receivers, patience, stop)?;
+            group.wait_for_all(&receivers, clock::now().after(Duration::from_secs(2)))?;
         }
-        group.stop(sender)?;
-        for &place in &receivers {
+        for &place in [&sender].into_iter().chain(&receivers) {
             group.stop(place)?;
         }
         read_copies(spec, &mut observed)?;
@@ -142,16 +140,12 @@ impl MulticastTool {
         let (file, device) = (spec.file.display(), &spec.server.device);
         let kbit = |share: f64| (spec.server.link.up.0 as f64 * share / 1000.0) as u64;
         match self {
-            Self::Uftp => {
-                let hosts: Vec<String> =
-                    spec.clients.iter().map(|h| h.address.to_string()).collect();
-                format!(
-                    "uftp -R {} -b {UFTP_BLOCK} -M 239.255.7.1 -P 239.255.7.2 -I {device} \
-                     -r 0.05:0.01:0.5 -H {} {file}",
-                    kbit(UFTP_SHARE),
-                    hosts.join(",")
-                )
-            }
+            Self::Uftp => format!(
+                "uftp -R {} -b {UFTP_BLOCK} -M 239.255.7.1 -P 239.255.7.2 -I {device} \
+                 -r 0.05:0.01:0.5 -H {} {file}",
+                kbit(UFTP_SHARE),
+                spec.clients.iter().map(|h| h.address.to_string()).collect::<Vec<_>>().join(",")
+            ),
             Self::Udpcast => format!(
                 "udp-sender --nokbd --min-receivers {} --min-wait 0 --max-wait 3 \
                  --max-bitrate {}k --interface {device} --file {file}",

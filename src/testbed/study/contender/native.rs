@@ -69,34 +69,30 @@ impl Contender for Native {
 
     fn run(&self, spec: &RunSpec<'_>, stop: &AtomicBool) -> Result<Observed> {
         let deadline = spec.deadline();
-        let mut group = ProcessGroup::new(spec.folder);
+        let mut group = ProcessGroup::new(spec.folder, stop);
         let address = format!("{}:{PORT}", spec.server.address);
-        let mut serve = self.serve(spec, &address);
-        let limits = (deadline, stop);
-        let server = group.start_server("serve", spec.server, &mut serve, PORT, limits)?;
+        let serve = self.serve(spec, &address);
+        let server = group.start_server("serve", spec.server, serve, PORT, deadline)?;
         let mut clients = Vec::new();
         for (number, host) in (1..).zip(spec.clients) {
             let name = format!("h{number}");
-            let mut fetch = self.fetch(spec, &address, &name);
-            clients.push(group.start(&name, host, &mut fetch, false)?);
+            let fetch = self.fetch(spec, &address, &name);
+            clients.push(group.start(&name, host, fetch, false)?);
         }
         let mut observed = Observed::default();
-        if !group.wait_for_all(&clients, deadline, stop)? {
+        if !group.wait_for_all(&clients, deadline)? {
             observed.trouble.push(spec.not_in_time());
         }
         // It prints its document after its clients; one that refused them all would wait on.
-        let after = clock::now().after(AFTER);
-        if !group.wait_for_all(&[server], after, stop)? {
+        if !group.wait_for_all(&[server], clock::now().after(AFTER))? {
             group.stop(server)?;
         }
         for (number, &place) in (1..).zip(&clients) {
-            let trouble = match group.ended(place) {
-                Some(end) if end.status.success() => continue,
-                Some(end) => {
-                    let why = group.last_error_line(place);
-                    format!("{}: {}", end.status, if why.is_empty() { "-" } else { &why })
-                }
-                None => "it did not end".to_owned(),
+            let trouble = match (group.ended(place), &*group.last_error_line(place)) {
+                (Some(end), _) if end.status.success() => continue,
+                (Some(end), "") => format!("{}: -", end.status),
+                (Some(end), why) => format!("{}: {why}", end.status),
+                (None, _) => "it did not end".to_owned(),
             };
             observed.trouble.push(format!("client {number}: {trouble}"));
         }

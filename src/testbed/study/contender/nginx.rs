@@ -42,24 +42,23 @@ impl Contender for Nginx {
 
     fn run(&self, spec: &RunSpec<'_>, stop: &AtomicBool) -> Result<Observed> {
         let deadline = spec.deadline();
-        let mut group = ProcessGroup::new(spec.folder);
+        let mut group = ProcessGroup::new(spec.folder, stop);
         let settings = spec.folder.join("nginx.conf");
         fs::write(&settings, configuration(spec)?)
             .map_err(Error::io("write nginx's settings", settings.display()))?;
         let mut nginx = tool::command("nginx");
         nginx.arg("-p").arg(spec.folder).arg("-c").arg(&settings);
         nginx.arg("-e").arg(spec.folder.join("nginx.log"));
-        let limits = (deadline, stop);
-        let server = group.start_server("nginx", spec.server, &mut nginx, PORT, limits)?;
+        let server = group.start_server("nginx", spec.server, nginx, PORT, deadline)?;
         let mut clients = Vec::new();
         for (number, host) in (1..).zip(spec.clients) {
             let mut curl = tool::command("curl");
             curl.args(["--silent", "--show-error", "--fail", "--config", "-"]);
-            clients.push(group.start(&format!("h{number}"), host, &mut curl, true)?);
+            clients.push(group.start(&format!("h{number}"), host, curl, true)?);
         }
         let released = release(spec, &mut group, &clients)?;
         let mut observed = Observed::default();
-        if !group.wait_for_all(&clients, deadline, stop)? {
+        if !group.wait_for_all(&clients, deadline)? {
             observed.trouble.push(spec.not_in_time());
         }
         group.stop(server)?;
@@ -81,7 +80,11 @@ impl Contender for Nginx {
 }
 
 /// Lets all curls go, and says when the first went.
-fn release(spec: &RunSpec<'_>, group: &mut ProcessGroup, places: &[usize]) -> Result<SystemTime> {
+fn release(
+    spec: &RunSpec<'_>,
+    group: &mut ProcessGroup<'_>,
+    places: &[usize],
+) -> Result<SystemTime> {
     let url = format!("http://{}:{PORT}/{}", spec.server.address, file_name(spec)?);
     let mut inputs = Vec::new();
     for (number, &place) in (1..).zip(places) {

@@ -72,6 +72,35 @@ impl TorrentClient {
             }
         }
     }
+
+    /// Starts tracker and seeder on the server's host, and returns their places.
+    fn start_seeder(
+        self,
+        spec: &RunSpec<'_>,
+        torrent: &Path,
+        group: &mut ProcessGroup<'_>,
+    ) -> Result<(usize, usize)> {
+        let limit = clock::now().after(SEEDER);
+        let mut track = tool::command("python3");
+        track.arg(torrent.with_file_name("torrent_peer.py")).arg("tracker");
+        track.arg(spec.server.address.to_string()).arg(TRACKER.to_string());
+        let tracker = group.start_server("tracker", spec.server, track, TRACKER, limit)?;
+        // aria2 may begin a control file beside what it seeds, so the seeder has a folder of its own.
+        let seeding = spec.make_folder("seed")?;
+        let name = spec.file.file_name().unwrap_or_default();
+        let source = spec.file.parent().unwrap_or(spec.folder);
+        std::os::unix::fs::symlink(source.join(name), seeding.join(name))
+            .map_err(Error::io("show the file to the seeder", seeding.display()))?;
+        let peer = self.peer(spec.server, torrent, &seeding);
+        let seeder = group.start_server("seeder", spec.server, peer, PORT, limit)?;
+        // libtorrent listens once it has looked through its file; aria2 listens before.
+        let settled = clock::now().after(Duration::from_secs(2));
+        if group.wait_for_all(&[seeder], settled)? {
+            let why = group.last_error_line(seeder);
+            return Err(Error::refused(self.name(), format!("no seeder: {why}")));
+        }
+        Ok((tracker, seeder))
+    }
 }
 
 impl Contender for TorrentClient {
@@ -101,23 +130,21 @@ impl Contender for TorrentClient {
 
     fn run(&self, spec: &RunSpec<'_>, stop: &AtomicBool) -> Result<Observed> {
         let deadline = spec.deadline();
-        let mut group = ProcessGroup::new(spec.folder);
+        let mut group = ProcessGroup::new(spec.folder, stop);
         let torrent = prepare(spec)?;
-        let (tracker, seeder) = self.start_seeder(spec, &torrent, &mut group, stop)?;
+        let (tracker, seeder) = self.start_seeder(spec, &torrent, &mut group)?;
         let folders: Vec<PathBuf> = (1..=spec.clients.len())
             .map(|number| spec.make_folder(&format!("h{number}")))
             .collect::<Result<_>>()?;
         let mut clients = Vec::new();
         let released = SystemTime::now();
         for ((number, host), folder) in (1..).zip(spec.clients).zip(&folders) {
-            let mut command = self.peer(host, &torrent, folder);
-            clients.push(group.start(&format!("h{number}"), host, &mut command, false)?);
+            let peer = self.peer(host, &torrent, folder);
+            clients.push(group.start(&format!("h{number}"), host, peer, false)?);
         }
-        let ended = group.wait(deadline, stop, |_| {
-            Ok(folders.iter().all(|folder| folder.join("done").exists()))
-        })?;
         let mut observed = Observed::default();
-        if !ended {
+        let is_done = |folder: &PathBuf| folder.join("done").exists();
+        if !group.wait(deadline, |_| Ok(folders.iter().all(is_done)))? {
             observed.trouble.push(spec.not_in_time());
         }
         for &place in clients.iter().chain([&seeder, &tracker]) {
@@ -132,39 +159,6 @@ impl Contender for TorrentClient {
         observed.cpu_clients_s = group.cpu_s(&clients);
         observed.sender = Some(self.name().to_owned());
         Ok(observed)
-    }
-}
-
-impl TorrentClient {
-    /// Starts tracker and seeder on the server's host, and returns their places.
-    fn start_seeder(
-        self,
-        spec: &RunSpec<'_>,
-        torrent: &Path,
-        group: &mut ProcessGroup,
-        stop: &AtomicBool,
-    ) -> Result<(usize, usize)> {
-        let limits = (clock::now().after(SEEDER), stop);
-        let mut track = tool::command("python3");
-        track.arg(torrent.with_file_name("torrent_peer.py")).arg("tracker");
-        track.arg(spec.server.address.to_string());
-        track.arg(TRACKER.to_string());
-        let tracker = group.start_server("tracker", spec.server, &mut track, TRACKER, limits)?;
-        // aria2 may begin a control file beside what it seeds, so the seeder has a folder of its own.
-        let seeding = spec.make_folder("seed")?;
-        let name = spec.file.file_name().unwrap_or_default();
-        let source = spec.file.parent().unwrap_or(spec.folder);
-        std::os::unix::fs::symlink(source.join(name), seeding.join(name))
-            .map_err(Error::io("show the file to the seeder", seeding.display()))?;
-        let mut command = self.peer(spec.server, torrent, &seeding);
-        let seeder = group.start_server("seeder", spec.server, &mut command, PORT, limits)?;
-        // libtorrent listens once it has looked through its file; aria2 listens before.
-        let settled = clock::now().after(Duration::from_secs(2));
-        if group.wait_for_all(&[seeder], settled, stop)? {
-            let why = group.last_error_line(seeder);
-            return Err(Error::refused(self.name(), format!("no seeder: {why}")));
-        }
-        Ok((tracker, seeder))
     }
 }
 
