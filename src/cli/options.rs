@@ -88,7 +88,7 @@ impl FromStr for ViaChoice {
     type Err = InvalidValue;
 
     fn from_str(text: &str) -> Result<Self, InvalidValue> {
-        let expected = "auto, tcp, udp, raw, multicast, swarm or http";
+        let expected = "auto, tcp, udp, raw, multicast, swarm, chain or http";
         match text {
             "auto" => Ok(Self::Auto),
             _ => text.parse().map(Self::Via).map_err(|_| InvalidValue::new("way", text, expected)),
