@@ -338,7 +338,9 @@ fn talk(world: &World, far: &TcpStream, port: u16, fate: Fate) -> bool {
         far.write_all(&message).is_ok()
     };
     let name = ClientName::new(&format!("{fate:?}")).expect("short");
-    let join = Join { file: None, group: world.group, via: None, name, takes_trees: false };
+    let (via, ways) = (None, Vec::new());
+    let (auto, takes_trees) = (false, false);
+    let join = Join { file: None, group: world.group, via, name, takes_trees, auto, ways };
     if fate != ThreadDies && !say(ClientHello::Join(join).encode()) || fate == SilentBefore {
         return false;
     }

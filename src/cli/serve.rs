@@ -109,7 +109,8 @@ pub(crate) struct SessionArgs {
     pub(crate) file: Option<FileName>,
     /// auto, tcp, udp, raw, multicast, swarm, chain, http
     ///
-    /// The clients' choice unless given.
+    /// The clients' choice unless given. Where they have none either, auto for clients on other
+    /// machines, and tcp on this one.
     #[arg(long, help_heading = "Network")]
     pub(crate) via: Option<ViaChoice>,
     /// Wait so long for them, from the first

@@ -3,6 +3,7 @@
 
 pub mod channel;
 pub mod clock;
+pub mod datagrams;
 #[path = "../../../src/net/copy.rs"]
 #[rustfmt::skip] // Its tests are not found from here.
 pub mod copy;

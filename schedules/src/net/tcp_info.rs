@@ -8,6 +8,10 @@ pub fn evidence(_: &TcpStream) -> Evidence {
     Evidence::default()
 }
 
+pub fn acked(_: &TcpStream) -> Option<(u64, u64, u32)> {
+    None
+}
+
 pub fn queued(_: &TcpStream) -> Option<u64> {
     None
 }
