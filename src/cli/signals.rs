@@ -9,7 +9,6 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
-    thread,
 };
 
 use crossbeam_channel::Receiver;
@@ -71,7 +70,7 @@ pub(crate) fn listen() -> Result<Receiver<SignalRequest>> {
             let _ = sender.send(request);
         }
     };
-    let thread = thread::Builder::new().name("signals".to_owned()).spawn(hear);
+    let thread = std::thread::Builder::new().name("signals".to_owned()).spawn(hear);
     thread.map(|_| requests).map_err(Error::io("start the signal thread", "this process"))
 }
 
