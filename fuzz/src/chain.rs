@@ -60,7 +60,9 @@ pub fn chain(data: &[u8]) {
                 chain.linked(seat, step);
                 Vec::new()
             }
-            6 => chain.lost(seat, step.wrapping_sub(u32::from(input.u8() % 2))).into_iter().collect(),
+            6 => {
+                chain.lost(seat, step.wrapping_sub(u32::from(input.u8() % 2))).into_iter().collect()
+            }
             _ => {
                 let sent = u64::from(input.u16());
                 chain.tick(now, |_| Some(sent))
