@@ -23,6 +23,8 @@ mod swarm;
 mod testdata;
 mod udp;
 
+#[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
+mod auto_star;
 #[cfg(feature = "cli")]
 mod cli;
 #[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]

@@ -20,23 +20,23 @@ use crate::common::{
 
 /// What one star is.
 #[derive(Clone, Copy)]
-struct Sick<'a> {
-    /// The way of sending.
-    via: &'a str,
+pub(crate) struct Sick<'a> {
+    /// The way of sending; the server names none where it is empty.
+    pub(crate) via: &'a str,
     /// Options of the star beyond its clients' links of 100 Mbit/s.
-    star: &'a [&'a str],
+    pub(crate) star: &'a [&'a str],
     /// Options of the server.
-    serve: &'a str,
+    pub(crate) serve: &'a str,
     /// Done on the second client's host before it starts.
-    prepare: &'a str,
+    pub(crate) prepare: &'a str,
     /// What stands before and after the second client's program.
-    client: (&'a str, &'a str),
+    pub(crate) client: (&'a str, &'a str),
     /// Megabytes.
-    size: u64,
+    pub(crate) size: u64,
 }
 
 /// A server whose link has room for all clients, and nothing that is wrong.
-const HEALTHY: Sick<'_> = Sick {
+pub(crate) const HEALTHY: Sick<'_> = Sick {
     via: "tcp",
     star: &["--host", "0=400mbit"],
     serve: "",
@@ -48,9 +48,9 @@ const HEALTHY: Sick<'_> = Sick {
 /// What is done on one client's host before its client starts, and what stands before and after the
 /// client's program.
 #[derive(Clone, Copy, Default)]
-struct Host<'a> {
-    prepare: &'a str,
-    client: (&'a str, &'a str),
+pub(crate) struct Host<'a> {
+    pub(crate) prepare: &'a str,
+    pub(crate) client: (&'a str, &'a str),
 }
 
 /// Runs one session with three clients, and returns its record and what the server printed.
@@ -61,16 +61,17 @@ fn session(sick: &Sick<'_>) -> (Record, String) {
 
 /// Runs one session with these clients, and returns its record and what the server printed. TCP that
 /// loses a third may stand still for longer than the usual limit.
-fn session_of(sick: &Sick<'_>, hosts: &[Host<'_>]) -> (Record, String) {
+pub(crate) fn session_of(sick: &Sick<'_>, hosts: &[Host<'_>]) -> (Record, String) {
     let folder = tempfile::tempdir().expect("a folder");
     let at = folder.path().display();
     sample::make(&folder.path().join("f.bin"), sick.size * 1_000_000).expect("room");
+    let via = if sick.via.is_empty() { String::new() } else { format!("--via {}", sick.via) };
     let mut script = format!(
         "cd {at}\n{GATECAST} star exec 0 -- {GATECAST} serve f.bin --clients {} --one-off \
-         --stall-limit 120s --via {} \
+         --stall-limit 120s {} \
          {} >server.txt 2>&1 &\nserver=$!\n",
         hosts.len(),
-        sick.via,
+        via,
         sick.serve
     );
     for (host, Host { prepare, client: (before, after) }) in (1..).zip(hosts) {
