@@ -11,8 +11,9 @@ delay_max_us delay_us delivered delivery_rate duplicate durable_us first_us fore
 hash_us hashed_us heard host_rx_drop jitter_p50_us jitter_p95_us jitter_p99_us jitter_us last_us late local_drop
 loss_burst lost min_rtt_us more network_lost offered offset paced_us queued_bytes read_us ready received
 reorder_extent reordered retransmitted round rtt_us rwnd_limited_us seat seen segments segments_again sndbuf_limited_us
-sync_us tcp udp unheard unique woke_us write_us bytes_from_server bytes_from_peers clock run]]
-local texts = [[at code from file group hmac missing name outcome port random reason sender session sha1 tree via]]
+sync_us tcp udp unheard unique woke_us write_us bytes_from_server bytes_from_peers clock run
+buffer_bytes buffer_full_us client_link_us datagrams rate_cuts repair_us server_link_us span_us step tail tail_us]]
+local texts = [[at auto code from file group hmac missing name outcome port random reason sender session sha1 tree via ways]]
 local field, is_number = {}, {}
 for name in numbers:gmatch("%S+") do
     field[name], is_number[name] = ProtoField.uint64("gatecast." .. name, name), true
