@@ -54,8 +54,8 @@ const WAYS: [(Via, Bound); 6] = [
     (Via::Chain, Bound::Chain),
 ];
 
-/// What to expect of each way, fastest first; of those that are equally fast, the one of which a
-/// study knows more.
+/// What to expect of each way, fastest first. A way that was not measured stands where the least
+/// efficiency that was measured puts it: a bound alone would beat every measurement.
 #[allow(clippy::cast_precision_loss)] // Exact to 2^53.
 pub fn forecasts(scenario: &Scenario, study: Option<&Results>) -> Vec<Forecast> {
     let links = Capacity {
@@ -79,8 +79,9 @@ pub fn forecasts(scenario: &Scenario, study: Option<&Results>) -> Vec<Forecast> 
             }
         })
         .collect();
+    let least = all.iter().filter_map(|of| of.efficiency).fold(1.0, f64::min);
     all.sort_by(|a, b| {
-        let time = |of: &Forecast| of.expected_s.unwrap_or(of.bound_s);
+        let time = |of: &Forecast| of.expected_s.unwrap_or(of.bound_s / least);
         time(a).total_cmp(&time(b)).then(a.expected_s.is_none().cmp(&b.expected_s.is_none()))
     });
     all
