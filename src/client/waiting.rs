@@ -14,7 +14,7 @@ use crate::{
         shared::Client,
     },
     error::{Error, Phase, Result},
-    net::{clock, line_stream::LineStream, socket},
+    net::{clock, line_stream::LineStream, socket, tcp_info},
     proto::native::{FromClient, FromServer, Offer},
     session::Via,
     transfer::auto::AUTO_WAYS,
@@ -44,6 +44,7 @@ pub(super) fn wait(
     lines: &mut LineStream<'_>,
     (offer, offset): (&Offer, u64),
 ) -> Result<WaitEnd> {
+    tcp_info::shorten_rto(stream);
     let mut others = BTreeSet::new();
     let mut listener = None;
     let (peer, missing) = (lines.peer(), offer.file.bytes - offset);

@@ -1,5 +1,5 @@
-//! What the system knows of a TCP connection, and of what any socket sent (Linux, feature
-//! `sockopt`): the only unsafe call.
+//! What the system knows of a TCP connection, and of what any socket sent, and the one option that no
+//! safe call sets (Linux, feature `sockopt`): the only unsafe calls.
 //!
 //! The answers are read as bytes at the places that the system's interface gives them
 //! (`linux/tcp.h`, `linux/sock_diag.h`), so that an older system, which says less, leaves the rest
@@ -52,6 +52,31 @@ pub fn queued(socket: &impl AsRawFd) -> Option<u64> {
     Some(u64::from(u32::from_ne_bytes(*memory.get(8..)?.first_chunk()?)))
 }
 
+/// An option of `linux/tcp.h`, microseconds.
+#[cfg(all(target_os = "linux", feature = "sockopt"))]
+const TCP_RTO_MIN_US: i32 = 45;
+
+/// See [`shorten_rto`].
+#[cfg(all(target_os = "linux", feature = "sockopt"))]
+const RTO_MIN_US: u32 = 20_000;
+
+/// Has a connection within one site send again what is lost after 20 ms instead of 200
+/// (`TCP_RTO_MIN_US`, which only newer systems know): a message that nothing follows has only this timer (RFC 6298,
+/// section 2.4). A longer way keeps the system's: its acknowledgements may come later.
+#[cfg(all(target_os = "linux", feature = "sockopt"))]
+#[allow(unsafe_code, reason = "no safe call sets this option")]
+pub fn shorten_rto(stream: &TcpStream) {
+    /// A round trip below this is one within a site, microseconds.
+    const NEAR_US: u64 = 10_000;
+    if evidence(stream).min_rtt_us.is_some_and(|us| us < NEAR_US) {
+        let (fd, value) = (stream.as_raw_fd(), RTO_MIN_US.to_ne_bytes());
+        let (level, len) = (nix::libc::IPPROTO_TCP, size_of_val(&value) as nix::libc::socklen_t);
+        // SAFETY: the descriptor is open while `stream` is borrowed. The system reads `len` bytes of
+        // `value`, which is that long. An older system does not know the option, and says so.
+        unsafe { nix::libc::setsockopt(fd, level, TCP_RTO_MIN_US, value.as_ptr().cast(), len) };
+    }
+}
+
 /// The first bytes of an option's value, read into `value`; none where it is unknown.
 #[cfg(all(target_os = "linux", feature = "sockopt"))]
 #[allow(unsafe_code, reason = "no safe call reads these options")]
@@ -70,6 +95,10 @@ fn option<'a>(socket: &impl AsRawFd, level: i32, name: i32, value: &'a mut [u8])
 pub fn evidence(_: &TcpStream) -> Evidence {
     Evidence::default()
 }
+
+/// Leaves the system's own timer as it is.
+#[cfg(not(all(target_os = "linux", feature = "sockopt")))]
+pub fn shorten_rto(_: &TcpStream) {}
 
 /// How many bytes of the connection the peer has acknowledged: unknown here.
 #[cfg(not(all(target_os = "linux", feature = "sockopt")))]
@@ -107,5 +136,15 @@ mod tests {
         let came = |acked: (u64, u64, u32)| acked.0 <= 100_001 && acked.1 <= 100_000;
         assert!(acked(&ours).is_some_and(came), "{:?}", acked(&ours));
         assert!(queued(&ours).is_some_and(|bytes| bytes < 10_000_000));
+        let rto_min = || {
+            let mut value = [0; 4];
+            let value = option(&ours, nix::libc::IPPROTO_TCP, TCP_RTO_MIN_US, &mut value);
+            value.first_chunk().map(|value| u32::from_ne_bytes(*value))
+        };
+        let before = rto_min();
+        shorten_rto(&ours);
+        // An older system has no such option.
+        assert_eq!(rto_min(), before.map(|_| RTO_MIN_US));
+        assert_ne!(before, Some(RTO_MIN_US));
     }
 }

@@ -13,6 +13,7 @@ use crate::{
             thread,
         },
         shared_reply::{SharedReply, stamp_of_now},
+        tcp_info,
     },
     proto::{
         key::{Challenge, Challenges, ConnectionEnd, Key, is_same},
@@ -205,6 +206,8 @@ fn reason_of(error: Error) -> String {
 /// Everything that happens in a seat.
 fn converse(seat: Seat, run: u64, lines: &mut LineStream<'_>) {
     let Some((mut seat, mut offset)) = offer(seat, run, lines) else { return };
+    // Now the system knows the round trip, also where the first segment was lost.
+    tcp_info::shorten_rto(seat.stream());
     // What can be made before the gate is: behind it, every call of one seat delays another's start.
     let mut transfer = seat.transfer();
     let woke = loop {

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     error::Error,
-    net::spawn,
+    net::{spawn, tcp_info},
     proto::bt::wire::{
         ExtendedHandshake, Handshake, Message, PeerId, REQUESTS_DEFAULT, REQUESTS_MAX,
     },
@@ -84,6 +84,7 @@ impl SwarmMember {
     ) {
         // Blocks are written whole; nothing gains by waiting for more.
         let _ = stream.set_nodelay(true);
+        tcp_info::shorten_rto(&stream);
         let pieces = self.layout.pieces();
         let connection = PeerConnection::new(stream, addr, theirs, dialed, pieces);
         let connection = match self.add_connection(connection) {
