@@ -103,7 +103,7 @@ pub fn is_of_auto(via: Via) -> bool {
 pub const TRAIN_DATAGRAM: usize = 1472;
 
 /// What TCP sends in less is not worth a measurement, bytes.
-const SMALL: u64 = 4_000_000;
+const SMALL: u64 = 2_000_000;
 
 /// What a whole transfer by TCP may take and no other way is looked at, seconds.
 const SHORT_S: f64 = 0.5;

@@ -35,6 +35,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Measurement {
     begun: Moment,
+    /// Bytes with which each connection's burst begins.
+    first: u64,
     random: u64,
     group: Option<GroupRoute>,
     state: Mutex<MeasureState>,
@@ -58,8 +60,8 @@ pub(super) struct Findings {
     pub(super) took: Duration,
 }
 
-/// How long a measurement may take in all.
-pub const MEASURE_LIMIT: Duration = Duration::from_secs(1);
+/// How long a measurement may take in all: a second, less what threads need to wake up.
+pub const MEASURE_LIMIT: Duration = Duration::from_millis(970);
 
 /// When the train is over at the latest: the last words need some time.
 const TRAIN_LIMIT: Duration = Duration::from_millis(780);
@@ -75,6 +77,17 @@ const DRAIN_LIMIT: Duration = Duration::from_millis(260);
 
 /// Bytes that may wait unsent in a connection: what is in a slow one must go before the release.
 const UNSENT_MAX: u64 = 16 << 10;
+
+/// Bytes with which all bursts together begin, and one at least. A connection may have so much under
+/// way, and as much again as has come: a slow link for many clients is not filled for longer than the
+/// measurement takes.
+const FIRST: (u64, u64) = (128 << 10, SEGMENT);
+
+/// Bytes of a segment on its way, about.
+const SEGMENT: u64 = 1448;
+
+/// Segments that may be unanswered at the end of a burst: a system answers the last one late.
+const UNANSWERED: u32 = 2;
 
 /// The first step of the train, and the last at most, bit/s.
 const STEPS: (u64, u64) = (4_000_000, 1_000_000_000);
@@ -105,7 +118,8 @@ impl Measurement {
             is_over: false,
         };
         let (state, changed) = (Mutex::new(state), Condvar::new());
-        Self { begun: clock::now(), random: clock::random(), group, state, changed }
+        let first = (FIRST.0 / count.max(1) as u64).clamp(FIRST.1, UNSENT_MAX);
+        Self { begun: clock::now(), first, random: clock::random(), group, state, changed }
     }
 
     /// The part of the seat `id`, in its own thread.
@@ -146,19 +160,25 @@ impl Measurement {
         lines.write_line(&FromServer::Probe(GroupProbe { group, random: self.random }).encode())?;
         let until = self.begun.after(BURST);
         let chunk = vec![0; BURST_MAX as usize];
-        let mut half = None;
+        let (mut half, base) = (None, tcp_info::acked(stream).map_or(0, |(acked, ..)| acked));
         while let Some(left) = clock::left(until) {
             let acked = tcp_info::acked(stream);
             if left <= BURST / 2 && half.is_none() {
                 half = acked.map(|(acked, ..)| (clock::now(), acked));
             }
-            if acked.is_some_and(|(_, unsent, _)| unsent > UNSENT_MAX) {
+            let room = acked.map_or(u64::MAX, |(acked, unsent, moving)| {
+                let under_way = unsent + u64::from(moving) * SEGMENT;
+                let room = (self.first + acked.saturating_sub(base)).saturating_sub(under_way);
+                if unsent > UNSENT_MAX { 0 } else { room }
+            });
+            if room < SEGMENT {
                 thread::sleep(Duration::from_micros(200));
                 continue;
             }
-            let line = FromServer::Burst { bytes: BURST_MAX }.encode();
+            let part = chunk.get(..room as usize).unwrap_or(&chunk);
+            let line = FromServer::Burst { bytes: part.len() as u32 }.encode();
             let mut bytes = lines.sealed(&line).into_owned();
-            bytes.extend_from_slice(&chunk);
+            bytes.extend_from_slice(part);
             let deadline = self.begun.after(MEASURE_LIMIT);
             if let Err(stop) = copy::send_all(stream, &bytes, deadline) {
                 let what = format!("the connection took no burst: {stop:?}");
@@ -174,14 +194,11 @@ impl Measurement {
         let drained = until.after(DRAIN_LIMIT);
         let end = loop {
             let acked = tcp_info::acked(stream);
-            match acked {
-                Some((_, unsent, moving))
-                    if (unsent > 0 || moving > 0) && clock::left(drained).is_some() =>
-                {
-                    thread::sleep(Duration::from_millis(1));
-                }
-                _ => break acked.map(|(acked, ..)| (clock::now(), acked)),
+            let is_over = |(_, unsent, moving): (_, _, _)| unsent == 0 && moving <= UNANSWERED;
+            if acked.is_none_or(is_over) || clock::left(drained).is_none() {
+                break acked.map(|(acked, ..)| (clock::now(), acked));
             }
+            thread::sleep(Duration::from_millis(1));
         };
         Ok(half.zip(end).and_then(|((from, before), (to, after))| {
             let since = |at: Moment| micros(at.since(self.begun));
