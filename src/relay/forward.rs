@@ -23,7 +23,7 @@ use crate::{
         stream::{StreamCounts, StreamMonitor},
     },
     relay::{
-        arrival_rate::{ArrivalRate, ENOUGH},
+        arrival_rate::ArrivalRate,
         atomic_histogram::bump,
         chunk::StreamChunk,
         hub::Hub,
@@ -48,6 +48,8 @@ pub(super) struct Forwarder {
     turn: usize,
     sender: StreamSender,
     arrival_rate: ArrivalRate,
+    /// How long the last batch took to be sent to all.
+    sending: Duration,
 }
 
 /// Most datagrams sent on together.
@@ -87,6 +89,7 @@ impl Forwarder {
             turn: 0,
             sender: StreamSender::default(),
             arrival_rate: ArrivalRate::default(),
+            sending: Duration::ZERO,
         }
     }
 
@@ -164,10 +167,13 @@ impl Forwarder {
             return Ok(());
         };
         if datagrams::BATCHED {
-            let gather = self.arrival_rate.time_for(ENOUGH, self.gather);
+            // What the sends will take is part of the delay.
+            let limit = self.gather.saturating_sub(self.sending);
+            let gather = self.arrival_rate.wait(self.viewers.len(), limit);
             if let Some(wait) = clock::left(first.after(gather)) {
                 thread::sleep(wait);
-                socket.collect(&mut self.batch)?;
+                let more = socket.collect(&mut self.batch)?;
+                self.arrival_rate.record_gain(more);
             }
             self.arrival_rate.record(first, self.batch.len());
         }
@@ -197,6 +203,7 @@ impl Forwarder {
         let many = self.viewers.len().max(1);
         self.turn = (self.turn + 1) % many;
         let (late, early) = self.viewers.split_at(self.turn.min(self.viewers.len()));
+        let begun = clock::now();
         self.hub.round(|| {
             for viewer in early.iter().chain(late) {
                 // Asked of what is in the cache for the send: see `HotCounters`.
@@ -207,6 +214,7 @@ impl Forwarder {
                 }
             }
         });
+        self.sending = clock::now().since(begun);
         bump(&self.hub.input.batches, 1);
         // Whoever reads the counts just now gets them after the next batch.
         if let Ok(mut shown) = self.hub.input.counts.try_lock() {
