@@ -23,9 +23,9 @@ use crate::{
         stream::{StreamCounts, StreamMonitor},
     },
     relay::{
-        arrival_rate::ArrivalRate,
         atomic_histogram::bump,
         chunk::StreamChunk,
+        gather::Gather,
         hub::Hub,
         send::{self, SendCounts},
         viewer::Viewer,
@@ -37,7 +37,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Forwarder {
     hub: Arc<Hub>,
-    gather: Duration,
+    gather: Gather,
     monitor: StreamMonitor,
     batch: DatagramBatch,
     viewers: Vec<Arc<Viewer>>,
@@ -47,9 +47,6 @@ pub(super) struct Forwarder {
     /// Which viewer is sent to first, so that none always waits for all others.
     turn: usize,
     sender: StreamSender,
-    arrival_rate: ArrivalRate,
-    /// How long the last batch took to be sent to all.
-    sending: Duration,
 }
 
 /// Most datagrams sent on together.
@@ -80,7 +77,7 @@ impl Forwarder {
     pub(super) fn new(hub: Arc<Hub>, gather: Duration) -> Self {
         Self {
             hub,
-            gather,
+            gather: Gather::new(gather),
             monitor: StreamMonitor::default(),
             batch: DatagramBatch::new(BATCH),
             viewers: Vec::new(),
@@ -88,8 +85,6 @@ impl Forwarder {
             generation: None,
             turn: 0,
             sender: StreamSender::default(),
-            arrival_rate: ArrivalRate::default(),
-            sending: Duration::ZERO,
         }
     }
 
@@ -167,15 +162,11 @@ impl Forwarder {
             return Ok(());
         };
         if datagrams::BATCHED {
-            // What the sends will take is part of the delay.
-            let limit = self.gather.saturating_sub(self.sending);
-            let gather = self.arrival_rate.wait(self.viewers.len(), limit);
+            let gather = self.gather.time(self.viewers.len());
             if let Some(wait) = clock::left(first.after(gather)) {
                 thread::sleep(wait);
-                let more = socket.collect(&mut self.batch)?;
-                self.arrival_rate.record_gain(more);
+                self.gather.record(socket.collect(&mut self.batch)?);
             }
-            self.arrival_rate.record(first, self.batch.len());
         }
         self.forward();
         Ok(())
@@ -214,7 +205,7 @@ impl Forwarder {
                 }
             }
         });
-        self.sending = clock::now().since(begun);
+        self.gather.sending = clock::now().since(begun);
         bump(&self.hub.input.batches, 1);
         // Whoever reads the counts just now gets them after the next batch.
         if let Ok(mut shown) = self.hub.input.counts.try_lock() {
