@@ -75,8 +75,9 @@ pub(crate) fn be_a_viewer(relay: SocketAddr) {
     while socket.recv(&mut bytes).is_ok() {}
 }
 
-/// Sends datagrams on an absolute schedule, each with the moment before its send.
-pub(crate) fn source(to: SocketAddr, rate: u64, run: Duration) -> u64 {
+/// Sends datagrams on an absolute schedule, what is due `every` so often, each with the moment before
+/// its send.
+pub(crate) fn source(to: SocketAddr, (rate, every): (u64, Duration), run: Duration) -> u64 {
     let socket = UdpSocket::bind(LOCAL).expect("a free port");
     socket.connect(to).expect("an address");
     let mut datagram: Vec<u8> = (0..7)
@@ -102,7 +103,7 @@ pub(crate) fn source(to: SocketAddr, rate: u64, run: Duration) -> u64 {
         if since == run {
             return sent;
         }
-        thread::sleep(Duration::from_micros(500));
+        thread::sleep(every);
     }
 }
 

@@ -21,7 +21,7 @@
 //! - `batches`: receive all that is there, then one plain send per datagram and viewer
 //! - `threads`: a reader, and a queue and a thread per viewer; what the lab's relay hoped for
 //! - `relay`: ours, batches and one segmented send per viewer
-//! - `relay 0`: ours, without waiting for others to send with
+//! - `relay 0 ms`, `relay 3 ms`: ours, `--gather` of so long
 //! - `relay, 1 stopped`: ours, one of the viewers being a process under SIGSTOP
 
 use std::{
@@ -100,7 +100,7 @@ fn main() {
     }
     if !ground::is_bench() {
         // `cargo test --benches`: that it runs at all.
-        let outcome = measure(Way::Relay, 2, 500, Duration::from_millis(200));
+        let outcome = measure(Way::Relay, 2, (500, BURSTS), Duration::from_millis(200));
         assert_eq!(outcome.lost(), 0, "a relay at rest loses nothing");
         return;
     }
@@ -123,10 +123,13 @@ fn main() {
 /// The loads of the goals, each way in turn, three times.
 fn figures(only: Option<usize>) {
     const RUN: Duration = Duration::from_secs(3);
+    /// Datagrams come one by one, not a few together.
+    const EVEN: &str = "60, even";
     let loads = [
         (1, 5_700, "60 Mbit/s"),
         (5, 5_700, "60 Mbit/s"),
         (25, 5_700, "60 Mbit/s"),
+        (25, 5_700, EVEN),
         (25, 19_000, "200 Mbit/s"),
         (25, 40_000, "421 Mbit/s"),
         (100, 760, "8 Mbit/s"),
@@ -147,16 +150,18 @@ fn figures(only: Option<usize>) {
         if only.is_some_and(|only| only != viewers) {
             continue;
         }
-        let mut ways = vec![Way::Naive, Way::Batches, Way::Relay, Way::AtOnce];
+        let mut ways =
+            vec![Way::Naive, Way::Batches, Way::Relay, Way::Gather(3_000), Way::Gather(0)];
         match (viewers, rate) {
-            (25, 5_700) => ways.push(Way::Threads),
+            (25, 5_700) if name != EVEN => ways.push(Way::Threads),
             (25, 19_000) => ways.push(Way::OneStopped),
             _ => {}
         }
         let mut runs: Vec<Vec<Outcome>> = ways.iter().map(|_| Vec::new()).collect();
         for _ in 0..ground::runs(3) {
             for (&way, runs) in ways.iter().zip(&mut runs) {
-                runs.push(measure(way, viewers, rate, RUN));
+                let every = if name == EVEN { BURSTS / 5 } else { BURSTS };
+                runs.push(measure(way, viewers, (rate, every), RUN));
             }
         }
         for (way, runs) in ways.iter().zip(&runs) {
@@ -200,9 +205,9 @@ fn limits(only: Option<usize>) {
                 if over.is_some() {
                     continue;
                 }
-                let mut run = measure(*way, viewers, rate, RUN);
+                let mut run = measure(*way, viewers, (rate, BURSTS), RUN);
                 if run.lost() > 0 {
-                    run = measure(*way, viewers, rate, RUN);
+                    run = measure(*way, viewers, (rate, BURSTS), RUN);
                 }
                 // A source that cannot keep its rate measures itself.
                 let kept = run.offered as f64 >= 0.98 * rate as f64 * RUN.as_secs_f64();
@@ -228,8 +233,11 @@ fn limits(only: Option<usize>) {
     }
 }
 
-/// Sends `rate` datagrams a second through `way` to `viewers` viewers.
-fn measure(way: Way, viewers: usize, rate: u64, run: Duration) -> Outcome {
+/// How long the source sleeps between two bursts; the system makes it some 50 us more.
+const BURSTS: Duration = Duration::from_micros(500);
+
+/// Sends `rate` datagrams a second, what is due `every` so often, through `way` to `viewers` viewers.
+fn measure(way: Way, viewers: usize, (rate, every): (u64, Duration), run: Duration) -> Outcome {
     // A stopped one is one of them.
     let listening = viewers - usize::from(way == Way::OneStopped);
     let inboxes: Vec<BatchSocket> =
@@ -244,7 +252,7 @@ fn measure(way: Way, viewers: usize, rate: u64, run: Duration) -> Outcome {
     };
     let cpu_before = relaying.cpu();
     let begun = clock::now();
-    let offered = ends::source(relaying.input(), rate, run);
+    let offered = ends::source(relaying.input(), (rate, every), run);
     let took = clock::now().since(begun);
     let wanted = offered * listening as u64;
     // What is still in a queue comes within the second, or never.

@@ -31,20 +31,22 @@ pub(crate) enum Way {
     Batches,
     Threads,
     Relay,
-    AtOnce,
+    /// Ours, that waits for others to send with for so many microseconds.
+    Gather(u64),
     OneStopped,
 }
 
 impl Way {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
+    pub(crate) fn name(self) -> String {
+        let name = match self {
             Self::Naive => "naive",
             Self::Batches => "batches",
             Self::Threads => "threads",
             Self::Relay => "relay",
-            Self::AtOnce => "relay 0",
+            Self::Gather(us) => return format!("relay {} ms", us as f64 / 1e3),
             Self::OneStopped => "relay, 1 stopped",
-        }
+        };
+        name.to_owned()
     }
 }
 
@@ -66,7 +68,7 @@ impl Relaying {
     pub(crate) fn start(way: Way, ports: &[u16]) -> Self {
         let gather = match way {
             Way::Relay | Way::OneStopped => GATHER,
-            Way::AtOnce => Duration::ZERO,
+            Way::Gather(us) => Duration::from_micros(us),
             Way::Naive | Way::Batches | Way::Threads => return Self::loops(way, ports),
         };
         let relay = Relay::builder().input(LOCAL).listen(LOCAL).gather(gather);

@@ -74,6 +74,7 @@ fn main() {
         return println!("nothing is compared but by cargo bench");
     }
     ground::stamp();
+    let begun = Instant::now();
     let work = ground::scratch("rivals");
     let file = work.path().join("100MB.bin");
     sample::make(&file, BYTES).expect("room for the sample");
@@ -100,6 +101,7 @@ fn main() {
         reno(&ground);
     }
     summarise(&rows);
+    println!("took         {:.0} s, without the build", begun.elapsed().as_secs_f64());
     if is_full {
         OTHERS.iter().for_each(|bench| run_bench(bench));
     }
@@ -195,7 +197,7 @@ fn ways(ground: &Ground) -> Vec<Row> {
     println!("\n{CLIENTS} x 10 MB by each way, {} runs each", ground.runs);
     let file = ground.work.path().join("10MB.bin");
     sample::make(&file, SMALL).expect("room for the sample");
-    let servers = ["tcp", "udp", "multicast", "swarm"]
+    let servers = ["tcp", "udp", "multicast", "swarm", "chain"]
         .map(|via| (via, Ours::start_by(&Build::this(), &file, "auto", via)));
     let mut turns: Vec<_> = servers
         .iter()
@@ -204,7 +206,7 @@ fn ways(ground: &Ground) -> Vec<Row> {
     alternate(&mut turns, ground.runs);
     print(&turns, &["last byte s", "of the first"]);
     let row = |via| Row::of(format!("{CLIENTS} x 10 MB by {via}"), &turns, (via, 0), ("tcp", 0));
-    ["udp", "multicast", "swarm"].map(row).into()
+    ["udp", "multicast", "swarm", "chain"].map(row).into()
 }
 
 /// Our copies against iperf3, memory to memory.

@@ -19,6 +19,9 @@ pub(crate) struct Nginx {
     _folder: tempfile::TempDir,
 }
 
+/// For how long a curl may wait, seconds: at our gate it would wait for ever for one that failed.
+const CURL_LIMIT: &str = "60";
+
 /// Whether `program` can be run here.
 pub(crate) fn installed(program: &str) -> bool {
     Command::new(program)
@@ -82,7 +85,15 @@ pub(crate) fn curls(url: &str, work: &Path, clients: u16) -> Vec<f64> {
         let running: Vec<_> = (1..=clients)
             .map(|number| {
                 Command::new("curl")
-                    .args(["-s", "-f", "-w", "%{time_total} %{size_download}", "-o"])
+                    .args([
+                        "-s",
+                        "-f",
+                        "-m",
+                        CURL_LIMIT,
+                        "-w",
+                        "%{time_total} %{size_download}",
+                        "-o",
+                    ])
                     .arg(out.join(number.to_string()))
                     .arg(url)
                     .stdout(Stdio::piped())
@@ -195,13 +206,13 @@ pub(crate) fn lab_pair(file: &Path, work: &Path, clients: u16) -> Option<f64> {
 }
 
 /// A port that was free a moment ago.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
     listener.local_addr().expect("bound").port()
 }
 
 /// Waits until somebody listens.
-fn answers(port: u16) -> bool {
+pub(crate) fn answers(port: u16) -> bool {
     let limit = Instant::now() + Duration::from_secs(10);
     while Instant::now() < limit {
         if TcpStream::connect(("127.0.0.1", port)).is_ok() {

@@ -3,11 +3,8 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    thread,
-    time::{Duration, Instant},
 };
 
 use gatecast::internals::server::sample;
@@ -96,7 +93,9 @@ fn together(commands: Vec<Command>, out: &Path) -> Vec<f64> {
     let (took, ended) = timed(|| {
         let run = commands.into_iter().map(|mut command| command.spawn().expect("it is installed"));
         let running: Vec<Child> = run.collect();
-        running.into_iter().all(|mut child| child.wait().expect("ours").success())
+        // All of them, also where one has failed: the folder is removed below.
+        let ended = running.into_iter().map(|mut child| child.wait().expect("ours").success());
+        ended.collect::<Vec<_>>().into_iter().all(|is_whole| is_whole)
     });
     clear(out);
     if ended { vec![took] } else { Vec::new() }
@@ -109,9 +108,7 @@ impl Rsync {
         }
         let config = ground::scratch("rsync");
         let place = config.path().display();
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-        let port = listener.local_addr().expect("bound").port();
-        drop(listener);
+        let port = theirs::free_port();
         let text = format!(
             "use chroot = no\nmax connections = 100\npid file = {place}/pid\nlock file = {place}/lock\n\
              log file = {place}/log\n[tree]\npath = {}\nread only = yes\n",
@@ -125,15 +122,9 @@ impl Rsync {
             .stdin(Stdio::null())
             .spawn()
             .ok()?;
-        let begun = Instant::now();
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
-            if begun.elapsed() > Duration::from_secs(10) {
-                return None;
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
         let url = format!("rsync://127.0.0.1:{port}/tree/");
-        Some(Self { daemon, url, _config: config })
+        let rsync = Self { daemon, url, _config: config };
+        theirs::answers(port).then_some(rsync)
     }
 }
 

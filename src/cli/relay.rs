@@ -43,7 +43,7 @@ pub(crate) struct RelayArgs {
     #[arg(value_parser = options::listen, help_heading = "Network")]
     pub(crate) listen: SocketAddr,
     /// How long a datagram may wait for others to be sent with
-    #[arg(long, default_value = "3ms", value_parser = units::parse_duration, value_name = "TIME")]
+    #[arg(long, default_value = "350us", value_parser = units::parse_duration, value_name = "TIME")]
     #[arg(help_heading = "Network", hide_short_help = true)]
     pub(crate) gather: Duration,
     /// Let a lab client go that sends nothing for so long

@@ -24,10 +24,10 @@ pub struct RelayBuilder {
     pub(super) log_dir: Option<PathBuf>,
 }
 
-/// The default of `RelayBuilder::gather`: the delay stays well below 5 ms. At 60 Mbit/s 17
-/// datagrams come in it; a faster stream has enough of them sooner and waits less.
+/// The default of `RelayBuilder::gather`: 99 of 100 datagrams are at their viewers within half a
+/// millisecond where the processor is free. At 60 Mbit/s two or three come in it.
 #[doc(hidden)]
-pub const GATHER: Duration = Duration::from_millis(3);
+pub const GATHER: Duration = Duration::from_micros(350);
 
 /// The default of `RelayBuilder::max_silence`: no lesson is longer.
 const MAX_SILENCE: Duration = Duration::from_secs(4 * 3600);
@@ -75,8 +75,9 @@ impl RelayBuilder {
         self
     }
 
-    /// How long a datagram may wait for others, to be sent together with them; 3 ms unless given.
-    /// Nothing waits where datagrams are sent one by one.
+    /// How long a datagram may take to be with its viewers, because it waits for others to be sent
+    /// together with them; 0.35 ms unless given. Nothing waits where datagrams are sent one by one,
+    /// nor where too few others come meanwhile.
     #[doc(hidden)]
     pub fn gather(mut self, time: Duration) -> Self {
         self.gather = time;

@@ -23,9 +23,9 @@ use crate::{
         stream::{StreamCounts, StreamMonitor},
     },
     relay::{
-        arrival_rate::{ArrivalRate, ENOUGH},
         atomic_histogram::bump,
         chunk::StreamChunk,
+        gather::Gather,
         hub::Hub,
         send::{self, SendCounts},
         viewer::Viewer,
@@ -37,7 +37,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Forwarder {
     hub: Arc<Hub>,
-    gather: Duration,
+    gather: Gather,
     monitor: StreamMonitor,
     batch: DatagramBatch,
     viewers: Vec<Arc<Viewer>>,
@@ -47,7 +47,6 @@ pub(super) struct Forwarder {
     /// Which viewer is sent to first, so that none always waits for all others.
     turn: usize,
     sender: StreamSender,
-    arrival_rate: ArrivalRate,
 }
 
 /// Most datagrams sent on together.
@@ -78,7 +77,7 @@ impl Forwarder {
     pub(super) fn new(hub: Arc<Hub>, gather: Duration) -> Self {
         Self {
             hub,
-            gather,
+            gather: Gather::new(gather),
             monitor: StreamMonitor::default(),
             batch: DatagramBatch::new(BATCH),
             viewers: Vec::new(),
@@ -86,7 +85,6 @@ impl Forwarder {
             generation: None,
             turn: 0,
             sender: StreamSender::default(),
-            arrival_rate: ArrivalRate::default(),
         }
     }
 
@@ -164,12 +162,11 @@ impl Forwarder {
             return Ok(());
         };
         if datagrams::BATCHED {
-            let gather = self.arrival_rate.time_for(ENOUGH, self.gather);
+            let gather = self.gather.time(self.viewers.len());
             if let Some(wait) = clock::left(first.after(gather)) {
                 thread::sleep(wait);
-                socket.collect(&mut self.batch)?;
+                self.gather.record(socket.collect(&mut self.batch)?);
             }
-            self.arrival_rate.record(first, self.batch.len());
         }
         self.forward();
         Ok(())
@@ -197,6 +194,7 @@ impl Forwarder {
         let many = self.viewers.len().max(1);
         self.turn = (self.turn + 1) % many;
         let (late, early) = self.viewers.split_at(self.turn.min(self.viewers.len()));
+        let begun = clock::now();
         self.hub.round(|| {
             for viewer in early.iter().chain(late) {
                 // Asked of what is in the cache for the send: see `HotCounters`.
@@ -207,6 +205,7 @@ impl Forwarder {
                 }
             }
         });
+        self.gather.sending = clock::now().since(begun);
         bump(&self.hub.input.batches, 1);
         // Whoever reads the counts just now gets them after the next batch.
         if let Ok(mut shown) = self.hub.input.counts.try_lock() {

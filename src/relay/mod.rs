@@ -3,7 +3,7 @@
 //! - `builder`: how a relay runs
 //! - `hub`: the viewers; `viewer`: one of them, as the threads share it
 //! - `forward`: the one thread that receives the stream and sends it to every viewer
-//! - `arrival_rate`: how long a batch waits for more; `send`: what came of a send;
+//! - `gather`: how long a batch waits for more; `send`: what came of a send;
 //!   `atomic_histogram`: delays
 //! - `control`: a viewer's control connection, a thread each; `http`: a viewer over HTTP, the same;
 //!   `chunk`: what waits for it
@@ -13,8 +13,8 @@
 //!
 //! # The data side
 //!
-//! One thread does it all: it takes a batch of datagrams (what comes within
-//! `--gather` of the first), and gives each viewer the whole batch with one
+//! One thread does it all: it takes a batch of datagrams (what is there, and where that
+//! saves sends what comes within `--gather` of the first), and gives each viewer the whole batch with one
 //! segmented send to a connected socket of its own. That socket's send queue is the viewer's
 //! queue: bounded, never waited for, its refusals counted. A viewer that does not read, a link
 //! that is slow or a host that is gone costs the others nothing. `benches/relay` has the
@@ -46,12 +46,12 @@ use crate::{
     server::listener::Listener,
 };
 
-mod arrival_rate;
 mod atomic_histogram;
 mod builder;
 mod chunk;
 mod control;
 mod forward;
+mod gather;
 mod http;
 mod hub;
 mod send;

@@ -13,7 +13,10 @@ use std::{
 
 use gatecast::internals::{
     client::{ClientReport, FetchConfig, FetchRun},
-    proto::chain::words::{ChainLine, ticket},
+    proto::{
+        chain::words::{ChainLine, ticket},
+        hosts::HostList,
+    },
     server::config::ServerConfig,
     session::{SeatId, SessionId, Via},
     transfer::Outcome,
@@ -176,6 +179,34 @@ fn files_of_awkward_sizes_arrive() {
     });
 }
 
+#[test]
+fn clients_of_roster_stand_in_its_order() {
+    within(LIMIT, || {
+        let list = HostList::parse("pc-03\npc-01\npc-02\n", "room").expect("a list");
+        let server = server(1_000_000, |settings| {
+            settings.clients = Some(list.clients());
+            settings.roster = Some(Arc::new(list));
+        });
+        let names = ["pc-02", "pc-01", "pc-03"];
+        let begin = |(at, name): (usize, &&str)| {
+            let name = (*name).to_owned();
+            let client =
+                fetch(&server, 1, |order| (order.out, order.name) = (server.out(&name), name));
+            if at < 2 {
+                server.until_ready(at + 1);
+            }
+            client
+        };
+        let clients: Vec<_> = names.iter().enumerate().map(begin).collect();
+        clients.into_iter().for_each(|client| whole(client.join().expect("no panic"), &server));
+        let record = server.record();
+        let from_server = names.map(|name| common::row(&record, name).bytes_server);
+        assert_eq!(from_server, [Some(0), Some(0), Some(1_000_000)], "the roster's first");
+        assert_eq!((record.proven(), record.broken_identities()), (3, Vec::new()));
+        server.stop();
+    });
+}
+
 /// Ends one of several clients while the bytes flow; the others are whole.
 fn killed(clients: u16, dead: u16) {
     within(LIMIT, move || {
@@ -240,7 +271,9 @@ fn stalled_client_is_stepped_over() {
         until("its GO", || stalled.control.read_line().starts_with("GO "));
         // It takes a part, gives none of it, and reads no more.
         stalled.link.send(ChainLine::Take(0).encode());
-        assert!(matches!(line(&mut taker), ChainLine::Take(0)));
+        // Unless it has been moved before it could ask, as on a busy machine.
+        let asked = taker.read_line();
+        assert!(asked.is_empty() || ChainLine::decode(asked.trim_end()) == Ok(ChainLine::Take(0)));
         let ends = others.join().expect("no panic");
         whole(ends, &server);
         drop(stalled);

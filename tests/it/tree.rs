@@ -114,7 +114,7 @@ fn has_begun(out: &Path) -> bool {
 fn folder_comes_whole_by_each_way() {
     within(LIMIT, || {
         let (folder, root) = sample(40);
-        for via in [Via::Tcp, Via::Udp, Via::Raw, Via::Multicast, Via::Swarm] {
+        for via in [Via::Tcp, Via::Udp, Via::Raw, Via::Multicast, Via::Swarm, Via::Chain] {
             let server = serve(&root, 3, via);
             let out = folder.path().join(via.to_string());
             let report = fetch(server.local_addr(), &out, |fetch| fetch.clients(3));
@@ -141,7 +141,7 @@ fn folder_comes_sealed_to_clients_with_the_key() {
         let key = folder.path().join("key");
         fs::write(&key, "0a0b0c0d0e0f10111213141516171819\n").expect("room");
         fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("ours");
-        for via in [Via::Tcp, Via::Multicast, Via::Swarm] {
+        for via in [Via::Tcp, Via::Multicast, Via::Swarm, Via::Chain] {
             let server = Server::builder().tree(&root).clients(2).via(via).key(&key);
             let server = server.bind("127.0.0.1:0").expect("a free port");
             let out = folder.path().join(via.to_string());
@@ -166,7 +166,7 @@ fn folder_of_nothing_but_empty_files_is_a_folder() {
             if !inside.is_empty() {
                 fs::write(root.join("a/f"), b"").expect("room");
             }
-            for via in [Via::Tcp, Via::Udp, Via::Swarm] {
+            for via in [Via::Tcp, Via::Udp, Via::Swarm, Via::Chain] {
                 let server = serve(&root, 1, via);
                 let out = folder.path().join(format!("{via}-{name}"));
                 let report = fetch(server.local_addr(), &out, |fetch| fetch);

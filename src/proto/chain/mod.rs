@@ -2,8 +2,9 @@
 //!
 //! The server holds one [`Chain`] for each session. Everybody takes from the nearest who stands
 //! before, the first from the server. Whoever is gone or stands still is stepped over: who took from
-//! it goes on, from its own offset, at whoever stands before that one, at last at the server. A
-//! member only ever moves towards the server, so that no circle can come about, whatever members say.
+//! it goes on, from its own offset, at whoever stands before that one, at last at the server. So is
+//! who gets less than half of what the one before it gets. A member only ever moves towards the
+//! server, so that no circle can come about, whatever members say.
 
 use std::{
     collections::BTreeMap,
@@ -48,6 +49,8 @@ pub struct Chain {
     order: BTreeMap<Place, SeatId>,
     released: bool,
     ticked: Moment,
+    /// When it was last looked who is slow.
+    measured: Moment,
 }
 
 #[derive(Debug)]
@@ -66,10 +69,24 @@ struct Member {
     stalled: bool,
     /// It was moved to another link for that, and has got no further since.
     moved: bool,
+    /// How far it was when it was last looked who is slow, and how often in a row it was.
+    measured: u64,
+    slow: u8,
 }
 
 /// Who gets no further for so long, though there is more for it, is stepped over.
 pub const STALL: Duration = Duration::from_secs(1);
+
+/// How often it is looked who is slow: who has not got yet what the one that stands before it had the
+/// last time, and got less than half of what that one got since.
+pub const SLOW: Duration = Duration::from_secs(1);
+
+/// Who is found slow so often in a row is moved to another link: it may as well be the one before that
+/// gives little ...
+const SLOW_MOVED: u8 = 2;
+
+/// ... and who is found so once more is stepped over for good.
+const SLOW_OVER: u8 = 3;
 
 /// How long one that stands still may take to make the link to another.
 const ANSWER_LIMIT: Duration = Duration::from_millis(200);
@@ -85,7 +102,8 @@ impl Chain {
     /// A chain for a file of `bytes` bytes, without members.
     pub fn new(bytes: u64) -> Self {
         let (members, order) = (BTreeMap::new(), BTreeMap::new());
-        Self { bytes, members, order, released: false, ticked: Moment(0) }
+        let (ticked, measured) = (Moment(0), Moment(0));
+        Self { bytes, members, order, released: false, ticked, measured }
     }
 
     /// A member comes. After the release nobody does: then there is no step.
@@ -105,6 +123,8 @@ impl Chain {
             behind: None,
             stalled: false,
             moved: false,
+            measured: 0,
+            slow: 0,
         };
         self.members.insert(place.seat, member);
         self.order.insert(place, place.seat);
@@ -128,7 +148,7 @@ impl Chain {
     /// The bytes may move from now on.
     pub fn release(&mut self, now: Moment) {
         if !self.released {
-            (self.released, self.ticked) = (true, now);
+            (self.released, self.ticked, self.measured) = (true, now, now);
         }
     }
 
@@ -210,7 +230,44 @@ impl Chain {
                 None => member.behind = Some(now),
             }
         }
+        if !paused && now.since(self.measured) >= SLOW {
+            self.measured = now;
+            steps.extend(self.step_over_slow());
+        }
         steps
+    }
+
+    /// Looks who is slow, and moves it, or those behind it.
+    fn step_over_slow(&mut self) -> Vec<Step> {
+        let (mut found, mut before) = (Vec::new(), None);
+        for &seat in self.order.values() {
+            let member = &self.members[&seat];
+            let got = member.at - member.measured;
+            // Several who take from one end share what that gives.
+            let share = || {
+                let same = self.members.values().filter(|other| other.from == member.from);
+                same.filter(|other| other.at < self.bytes).count() as u64
+            };
+            let is_slow = before.is_some_and(|(from, at, more)| {
+                let is_less = member.at < at && 2 * got < more;
+                is_less && (from == member.from || 2 * got * share() < more)
+            });
+            found.extend(is_slow.then_some(seat));
+            if member.slow < SLOW_OVER {
+                before = Some((member.from, member.measured, got));
+            }
+        }
+        for (seat, member) in &mut self.members {
+            member.measured = member.at;
+            let is_slow = found.contains(seat) || member.slow == SLOW_OVER;
+            member.slow = if is_slow { SLOW_OVER.min(member.slow + 1) } else { 0 };
+        }
+        let steps = found.into_iter().map(|seat| match self.members[&seat].slow {
+            SLOW_OVER => self.step_over(seat),
+            SLOW_MOVED => self.step_back(seat).into_iter().collect(),
+            _ => Vec::new(),
+        });
+        steps.flatten().collect()
     }
 
     /// Those who took from `seat` take from who stands before it.
@@ -235,7 +292,8 @@ impl Chain {
     fn assign(&mut self, seat: SeatId) -> Option<Step> {
         let member = self.members.get(&seat)?;
         let mut before = self.order.range(..member.before).rev().map(|(_, seat)| *seat);
-        let from = before.find(|seat| !self.members[seat].stalled && member.lost < LOST_MAX);
+        let may_give = |giver: &Member| !giver.stalled && giver.slow < SLOW_OVER;
+        let from = before.find(|seat| may_give(&self.members[seat]) && member.lost < LOST_MAX);
         let member = self.members.get_mut(&seat)?;
         (member.from, member.linked, member.behind) = (from, false, None);
         member.step += 1;

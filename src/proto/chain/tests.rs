@@ -2,7 +2,8 @@ use super::*;
 
 const MS: Duration = Duration::from_millis(1);
 
-/// A chain in virtual time: links carry `RATE` a millisecond, whoever is paused moves nothing.
+/// A chain in virtual time: each end gives and gets `RATE` a millisecond at most, whoever is paused
+/// moves nothing.
 struct World {
     chain: Chain,
     bytes: u64,
@@ -12,6 +13,9 @@ struct World {
     paused: Vec<SeatId>,
     /// It says that it has all, and gives nothing.
     liar: Option<SeatId>,
+    /// Who gives less, and who gets less, a millisecond.
+    up: BTreeMap<SeatId, u64>,
+    down: BTreeMap<SeatId, u64>,
 }
 
 const RATE: u64 = 1000;
@@ -30,6 +34,8 @@ impl World {
             from: BTreeMap::new(),
             paused: Vec::new(),
             liar: None,
+            up: BTreeMap::new(),
+            down: BTreeMap::new(),
         };
         for seat in seats {
             let steps = world.chain.join(place(seat));
@@ -78,14 +84,30 @@ impl World {
             }
             self.now = self.now.after(MS);
             let before = self.at.clone();
-            for (&seat, at) in &mut self.at {
-                let there = match self.from[&seat].1 {
+            let mut gives: BTreeMap<Option<SeatId>, u64> = BTreeMap::new();
+            let mut takers: BTreeMap<Option<SeatId>, Vec<(u64, SeatId)>> = BTreeMap::new();
+            for (&seat, &at) in &before {
+                let from = self.from[&seat].1;
+                let there = match from {
                     None => self.bytes,
                     Some(from) if self.paused.contains(&from) || self.liar == Some(from) => 0,
                     Some(from) => before.get(&from).copied().unwrap_or(0),
                 };
-                if !self.paused.contains(&seat) {
-                    *at = (*at).max(there.min(*at + RATE));
+                let most = self.down.get(&seat).copied().unwrap_or(RATE);
+                if !self.paused.contains(&seat) && there > at {
+                    takers.entry(from).or_default().push((most.min(there - at), seat));
+                    let up = from.and_then(|from| self.up.get(&from).copied());
+                    gives.insert(from, up.unwrap_or(RATE));
+                }
+            }
+            // Those who take little leave the rest to the others.
+            for (from, mut takers) in takers {
+                takers.sort_unstable();
+                let mut left = gives[&from];
+                for (n, &(most, seat)) in takers.iter().enumerate() {
+                    let share = most.min(left / (takers.len() - n) as u64);
+                    *self.at.get_mut(&seat).expect("it is there") += share;
+                    left -= share;
                 }
             }
             if self.now.0.is_multiple_of(100_000) {
@@ -188,13 +210,82 @@ fn stalled_one_is_stepped_over_and_nobody_else() {
     }
 }
 
+/// How long thirteen take for 10 s of bytes when `set` makes some slow, and who takes from whom then.
+fn with_slow(set: impl FnOnce(&mut World)) -> (Duration, World) {
+    let mut world = World::new(10_000 * RATE, 1..=13);
+    set(&mut world);
+    let spent = world.run(Duration::from_secs(400));
+    assert!(world.at.values().all(|&at| at == world.bytes));
+    (spent, world)
+}
+
+#[test]
+fn slow_one_that_moves_is_stepped_over_by_those_behind() {
+    for slow in [2, 7, 12] {
+        let mut world = World::new(10_000 * RATE, 1..=13);
+        world.down.insert(SeatId(slow), RATE / 4);
+        // The slow one itself takes 40 s; the others are not kept back by it.
+        world.run(Duration::from_secs(17));
+        for seat in (1..=13).filter(|seat| *seat != slow) {
+            assert_eq!(world.at[&SeatId(seat)], world.bytes, "{slow}: {seat}");
+        }
+        assert_eq!(world.from(slow + 1), Some(slow - 1));
+        world.run(Duration::from_secs(30));
+        assert_eq!(world.at[&SeatId(slow)], world.bytes);
+    }
+}
+
+#[test]
+fn client_that_gives_little_costs_one_half_and_not_more() {
+    let (spent, world) = with_slow(|world| drop(world.up.insert(SeatId(6), RATE / 8)));
+    assert!(spent < Duration::from_secs(23), "{spent:?}: it would be 80 s");
+    let moved: Vec<u16> = (1..=13).filter(|seat| world.from[&SeatId(*seat)].0 > 1).collect();
+    assert_eq!(moved, [7], "nobody else");
+    assert_eq!(world.from(7), Some(5));
+}
+
+#[test]
+fn even_chain_and_short_pauses_move_nobody() {
+    // All are as slow; or the second half is a little slower; or one pauses for less than is noticed.
+    for (first, down) in [(1, RATE / 4), (7, RATE * 2 / 3)] {
+        let (_, world) = with_slow(|world| {
+            world.down.extend((first..=13).map(|seat| (SeatId(seat), down)));
+        });
+        assert!(world.from.values().all(|(step, _)| *step == 1));
+    }
+    let mut world = World::new(10_000 * RATE, 1..=13);
+    world.down = (1..=13).map(|seat| (SeatId(seat), RATE / 2)).collect();
+    for seat in [3, 9, 3, 5, 3] {
+        world.down.insert(SeatId(seat), RATE);
+        world.run(3_000 * MS);
+        world.paused = vec![SeatId(seat)];
+        world.run(900 * MS);
+        world.paused.clear();
+    }
+    world.run(Duration::from_secs(100));
+    assert!(world.from.values().all(|(step, _)| *step == 1), "{:?}", world.from);
+}
+
+#[test]
+fn half_the_clients_slow_do_not_hold_the_others_to_their_rate() {
+    let mut world = World::new(10_000 * RATE, 1..=13);
+    world.down = (2..=13).step_by(2).map(|seat| (SeatId(seat), RATE / 8)).collect();
+    let is_whole = |world: &World, seat: &u16| world.at[&SeatId(*seat)] == world.bytes;
+    world.run(Duration::from_secs(40));
+    let whole: Vec<u16> = (1..=13).filter(|seat| is_whole(&world, seat)).collect();
+    assert_eq!(whole, [1, 3, 5, 7, 9, 11, 13], "it would be 80 s");
+    world.run(Duration::from_secs(60));
+    assert!((1..=13).all(|seat| is_whole(&world, &seat)));
+}
+
 #[test]
 fn liar_that_claims_all_and_gives_nothing_is_stepped_over() {
     for liar in [1, 6] {
         let mut world = World::new(3_000_000, 1..=8);
         world.liar = Some(SeatId(liar));
         let spent = world.run(Duration::from_secs(60));
-        assert!(spent < 3007 * MS + STALL * 2, "{spent:?}");
+        // It takes its half of what the one before it gives.
+        assert!(spent < 2 * 3007 * MS + STALL, "{spent:?}");
         assert!((1..=8).filter(|s| *s != liar).all(|s| world.at[&SeatId(s)] == 3_000_000));
         assert_ne!(world.from(liar + 1), Some(liar));
     }
