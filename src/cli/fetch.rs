@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::{
     cli::{
-        events, menu, options,
+        calibrate, events, menu, options,
         options::ViaChoice,
         output, progress,
         signals::{self, TemporaryFolder},
@@ -361,7 +361,7 @@ fn print_results(reports: &[ClientReport], args: &FetchArgs, verdict: Verdict) -
     if args.events {
         records.iter().try_for_each(events::ended)?;
     } else if args.json {
-        if let Some(document) = json::sessions(&records) {
+        if let Some(document) = json::sessions(&records, Some(&calibrate::stamp())) {
             output::print(&document)?;
         }
     } else {

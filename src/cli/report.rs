@@ -3,12 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    cli::output,
+    cli::{calibrate, output},
     error::{Error, Result},
     proto::relay::log::ViewerRecord,
     report,
     report::{
-        auto, csv, json,
+        auto, csv,
+        errors::Errors,
+        json,
         plot::Chart,
         relay,
         relay::events,
@@ -34,6 +36,14 @@ pub(crate) struct ReportArgs {
     /// Print one JSON document
     #[arg(long, help_heading = "Output")]
     pub(crate) json: bool,
+    /// Print the figures with their errors
+    ///
+    /// As 'gatecast calibrate' found them for this machine.
+    #[arg(long, conflicts_with_all = ["csv", "json"], help_heading = "Output")]
+    pub(crate) errors: bool,
+    /// The calibration of --errors, of the machine that wrote the logs
+    #[arg(long, value_name = "FILE", requires = "errors", help_heading = "Output")]
+    pub(crate) calibration: Option<PathBuf>,
     /// Plot the rates against the number of clients
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub(crate) svg: Option<PathBuf>,
@@ -67,7 +77,8 @@ pub(crate) fn run(args: &ReportArgs) -> Result<Verdict> {
     if let Some(path) = &args.svg_loss {
         write(path, &scaling::losses(&records))?;
     }
-    output::print(&text(args, &records, &visits))?;
+    let errors = args.errors.then(|| calibrate::errors(args.calibration.as_deref())).transpose()?;
+    output::print(&text(args, &records, &visits, errors.as_ref()))?;
     if (args.csv || args.json) && !records.is_empty() && !visits.is_empty() {
         let names: Vec<String> = relays.iter().map(|path| escape_path(path)).collect();
         output::eprintln(format_args!(
@@ -79,19 +90,25 @@ pub(crate) fn run(args: &ReportArgs) -> Result<Verdict> {
 }
 
 /// The tables of both kinds of log; a document is of one kind, of sessions where there are some.
-fn text(args: &ReportArgs, records: &[Record], visits: &[ViewerRecord]) -> String {
+fn text(
+    args: &ReportArgs,
+    records: &[Record],
+    visits: &[ViewerRecord],
+    errors: Option<&Errors>,
+) -> String {
     if args.csv {
         let is_relays = records.is_empty();
         return if is_relays { relay::viewer_csv(visits) } else { csv::transfers(records) };
     }
     if args.json {
-        return json::sessions(records).unwrap_or_else(|| events::viewers_document(visits));
+        return json::sessions(records, None).unwrap_or_else(|| events::viewers_document(visits));
     }
     let width = output::width();
     // Without a code: what the program returned is not in the log.
     let session = |record: &Record| {
         let last = verdict::line_of_session(record, record.clients.into(), None);
-        session_table::session(record, Rows::All, width) + &last
+        let errors = errors.map(|errors| errors.of_session(record, width));
+        session_table::session(record, Rows::All, width) + &errors.unwrap_or_default() + &last
     };
     let mut tables: Vec<String> = records.iter().map(session).collect();
     if records.len() > 1 {
@@ -99,7 +116,8 @@ fn text(args: &ReportArgs, records: &[Record], visits: &[ViewerRecord]) -> Strin
         tables.extend(auto::predictions(records, width));
     }
     if !visits.is_empty() {
-        tables.push(relay::viewer_table(visits, width));
+        let errors = errors.map(Errors::of_viewers);
+        tables.push(relay::viewer_table(visits, width) + &errors.unwrap_or_default());
     }
     tables.join("\n")
 }
