@@ -38,12 +38,10 @@ pub(crate) struct ReportArgs {
     pub(crate) json: bool,
     /// Print the figures with their errors
     ///
-    /// As 'gatecast calibrate' found them for this machine.
-    #[arg(long, conflicts_with_all = ["csv", "json"], help_heading = "Output")]
-    pub(crate) errors: bool,
-    /// The calibration of --errors, of the machine that wrote the logs
-    #[arg(long, value_name = "FILE", requires = "errors", help_heading = "Output")]
-    pub(crate) calibration: Option<PathBuf>,
+    /// As 'gatecast calibrate' found them for this machine; FILE is what its --json printed on another.
+    #[arg(long, conflicts_with_all = ["csv", "json"], value_name = "FILE", help_heading = "Output")]
+    #[arg(num_args = 0..=1, require_equals = true)]
+    pub(crate) errors: Option<Option<PathBuf>>,
     /// Plot the rates against the number of clients
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub(crate) svg: Option<PathBuf>,
@@ -77,7 +75,7 @@ pub(crate) fn run(args: &ReportArgs) -> Result<Verdict> {
     if let Some(path) = &args.svg_loss {
         write(path, &scaling::losses(&records))?;
     }
-    let errors = args.errors.then(|| calibrate::errors(args.calibration.as_deref())).transpose()?;
+    let errors = args.errors.as_ref().map(|file| calibrate::errors(file.as_deref())).transpose()?;
     output::print(&text(args, &records, &visits, errors.as_ref()))?;
     if (args.csv || args.json) && !records.is_empty() && !visits.is_empty() {
         let names: Vec<String> = relays.iter().map(|path| escape_path(path)).collect();
@@ -107,8 +105,8 @@ fn text(
     // Without a code: what the program returned is not in the log.
     let session = |record: &Record| {
         let last = verdict::line_of_session(record, record.clients.into(), None);
-        let errors = errors.map(|errors| errors.of_session(record, width));
-        session_table::session(record, Rows::All, width) + &errors.unwrap_or_default() + &last
+        let errors = errors.map_or(String::new(), |errors| errors.of_session(record, width));
+        session_table::session(record, Rows::All, width) + &errors + &last
     };
     let mut tables: Vec<String> = records.iter().map(session).collect();
     if records.len() > 1 {
@@ -116,8 +114,8 @@ fn text(
         tables.extend(auto::predictions(records, width));
     }
     if !visits.is_empty() {
-        let errors = errors.map(Errors::of_viewers);
-        tables.push(relay::viewer_table(visits, width) + &errors.unwrap_or_default());
+        tables.push(relay::viewer_table(visits, width));
+        tables.extend(errors.map(Errors::of_viewers));
     }
     tables.join("\n")
 }

@@ -1,124 +1,90 @@
 //! The figures of a session with their errors beside them, as a calibration says (`gatecast calibrate`).
 
-use std::{fmt::Write, time::Duration};
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::{
     error::{Error, Result},
     report::{
-        session_table::mbit,
+        columns::count,
         table::{Align, Table},
     },
     session::Via,
+    text::escape,
     transfer::Record,
-    units::micros,
 };
 
 /// The schema's name and version of a calibration.
 pub const SCHEMA: &str = "gatecast.calibration/1";
 
-/// What 95 of 100 figures are off by at most, microseconds; `None` where it is not known.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Errors {
-    seconds_client: Option<f64>,
-    seconds_server: Option<f64>,
-    skew: Option<f64>,
-    skew_client: Option<f64>,
-    delay: Option<f64>,
-    /// Which calibration it was, as a sentence.
-    about: String,
-}
+/// A calibration's document.
+#[derive(Clone, Debug)]
+pub struct Errors(Value);
 
 impl Errors {
-    /// The errors of a calibration's document.
+    /// The errors of a calibration.
     ///
     /// # Errors
     /// It is none.
-    pub fn of(document: &Value) -> Result<Self> {
-        let bound = |name: &str| {
-            let of = &document["errors"][name];
-            let bound = of["systematic"].as_f64()?.abs() + of["random"].as_f64()?;
-            (bound >= 0.0 && bound.is_finite()).then_some(bound)
-        };
-        let [at, kernel] = [&document["at"], &document["environment"]["kernel"]]
-            .map(|text| crate::text::escape(text.as_str().unwrap_or("-")));
-        let found = Self {
-            seconds_client: bound("seconds_client_us"),
-            seconds_server: bound("seconds_server_us"),
-            skew: bound("skew_us"),
-            skew_client: bound("skew_client_us"),
-            delay: bound("delay_us"),
-            about: format!("95 of 100 are off by less; calibrated {at} on {kernel}"),
-        };
-        if document["schema"] != SCHEMA || found.seconds_client.is_none() {
+    pub fn of(document: Value) -> Result<Self> {
+        let errors = Self(document);
+        if errors.0["schema"] != SCHEMA || errors.within("seconds_client_us").is_none() {
             return Err(Error::refused("gatecast", "this is not a calibration"));
         }
-        Ok(found)
+        Ok(errors)
     }
 
-    /// The sentence about delays and jitter of a relay's viewers.
+    /// What 95 of 100 such figures are off by at most, microseconds.
+    fn within(&self, name: &str) -> Option<f64> {
+        let of = &self.0["errors"][name];
+        let (systematic, random) = (of["systematic"].as_f64()?, of["random"].as_f64()?);
+        (random >= 0.0).then_some(systematic.abs() + random)
+    }
+
+    /// Which calibration it is.
+    fn about(&self) -> String {
+        let at = escape(self.0["at"].as_str().unwrap_or("-"));
+        format!("errors              95 of 100 are off by less, as calibrated {at}\n")
+    }
+
+    /// About the delays and the jitter of a relay's viewers.
     pub fn of_viewers(&self) -> String {
-        let within = self.delay.map_or("-".to_owned(), |us| format!("{:.2}", us / 1e3));
-        format!("delay and jitter    each ± {within} ms\n{:<19} {}\n", "errors", self.about)
+        let ms = self.within("delay_us").map_or(0.0, |us| us / 1e3);
+        format!("delay and jitter    ± {ms:.2} ms each\n{}", self.about())
     }
 
     /// The figures of `record` with their errors.
     pub fn of_session(&self, record: &Record, limit: Option<usize>) -> String {
         // Over the other ways a client's time ends when a piece of the file is hashed, or given on.
         let is_direct = !matches!(record.via, Via::Swarm | Via::Chain);
-        let [client, server] =
-            [self.seconds_client, self.seconds_server].map(|e| e.filter(|_| is_direct));
-        let heading = |text| (text, Align::Right, 0);
-        let mut columns = vec![
-            heading("seat"),
-            heading("client\nseconds"),
-            heading("client\nMbit/s"),
-            heading("server\nseconds"),
-        ];
-        let has_jitter = record.transfers.iter().any(|t| t.counts.jitter_us.is_some());
-        columns.extend(
-            has_jitter
-                .then(|| [heading("jitter\nus"), heading("mean delay\nus")])
-                .into_iter()
-                .flatten(),
-        );
-        let mut table = Table::new(&columns);
+        let of = |name| self.within(name).filter(|_| is_direct);
+        let (client, server) = (of("seconds_client_us"), of("seconds_server_us"));
+        let us = |value: Option<u64>, name| beside(count(value), self.within(name), 0);
+        let headings =
+            ["seat", "client\nseconds", "client\nMbit/s", "server\nseconds", "jitter\nus"];
+        let mut table = Table::new(&headings.map(|heading| (heading, Align::Right, 0)));
         for t in &record.transfers {
-            let us = |value: Option<u64>| beside(value.map(count), self.delay, 0);
-            let mut row = vec![
+            table.row([
                 t.seat.to_string(),
                 seconds(t.seconds_client, client),
                 rate(t.rate_client_mbit(), t.seconds_client, client),
                 seconds(t.seconds_server, server),
-            ];
-            if has_jitter {
-                row.extend([us(t.counts.jitter_us), us(t.counts.delay_us)]);
-            }
-            table.row(row);
+                us(t.counts.jitter_us, "delay_us"),
+            ]);
         }
         let global = record.global();
-        let skew = |us: Option<u64>, error| beside(us.map(count), error, 0);
-        let mut text = format!("\n{}\n", table.fitted(limit));
-        let _ = writeln!(
-            text,
-            "release skew        server {} us, client {} us\n\
-             time to last byte   {} s\n\
-             global rate         {} Mbit/s\n\
-             errors              {}",
-            skew(record.skew_us(), self.skew),
-            skew(record.skew_client_us(), self.skew_client),
+        format!(
+            "\n{}\nrelease skew        server {} us, client {} us\n\
+             time to last byte   {} s\nglobal rate         {} Mbit/s\n{}",
+            table.fitted(limit),
+            us(record.skew_us(), "skew_us"),
+            us(record.skew_client_us(), "skew_client_us"),
             seconds(global.seconds, server),
             rate(global.rate_mbit, global.seconds, server),
-            self.about,
-        );
-        text
+            self.about(),
+        )
     }
-}
-
-#[allow(clippy::cast_precision_loss, reason = "exact for three hundred years")]
-fn count(us: u64) -> f64 {
-    us as f64
 }
 
 /// A figure with its error; only that it is less where it is.
@@ -137,11 +103,10 @@ fn seconds(span: Option<Duration>, error: Option<f64>) -> String {
 
 /// A rate is off as its time is.
 fn rate(rate: Option<f64>, span: Option<Duration>, error: Option<f64>) -> String {
-    let of =
-        rate.zip(span).zip(error).map(|((rate, span), error)| (rate, error / count(micros(span))));
-    match of {
-        Some((rate, part)) if part >= 1.0 => format!("over {}", mbit(rate / (1.0 + part))),
-        _ => beside(rate, of.map(|(rate, part)| rate * part), 3),
+    let part = span.zip(error).map(|(span, us)| us / 1e6 / span.as_secs_f64());
+    match rate.zip(part) {
+        Some((rate, part)) if part >= 1.0 => format!("over {:.3}", rate / (1.0 + part)),
+        both => beside(rate, both.map(|(rate, part)| rate * part), 3),
     }
 }
 
@@ -162,7 +127,7 @@ mod tests {
 
     #[test]
     fn figures_below_their_error_are_said_to_be_so() {
-        let errors = Errors::of(&calibration()).expect("one");
+        let errors = Errors::of(calibration()).expect("one");
         let mut record = sample::session(1, 3, 80);
         record.transfers[2].seconds_client = Some(Duration::from_micros(60));
         insta::assert_snapshot!(errors.of_session(&record, None), @r"
@@ -189,7 +154,7 @@ mod tests {
 
     #[test]
     fn document_that_is_no_calibration_is_refused() {
-        assert!(Errors::of(&calibration()).is_ok());
+        assert!(Errors::of(calibration()).is_ok());
         for (pointer, value) in [
             ("/schema", json!("gatecast.session/1")),
             ("/errors/seconds_client_us", Value::Null),
@@ -198,8 +163,8 @@ mod tests {
         ] {
             let mut bent = calibration();
             *bent.pointer_mut(pointer).expect(pointer) = value;
-            assert!(Errors::of(&bent).is_err(), "{pointer}");
+            assert!(Errors::of(bent).is_err(), "{pointer}");
         }
-        assert!(Errors::of(&json!([1])).is_err());
+        assert!(Errors::of(json!([1])).is_err());
     }
 }
