@@ -45,6 +45,9 @@ pub(crate) struct ReportArgs {
     /// Plot the rates against the number of clients
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub(crate) svg: Option<PathBuf>,
+    /// Plot the slowest and the mean time against the number of clients
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub(crate) svg_time: Option<PathBuf>,
     /// Plot the lost datagrams against the number of clients
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub(crate) svg_loss: Option<PathBuf>,
@@ -59,7 +62,13 @@ pub(crate) fn run(args: &ReportArgs) -> Result<Verdict> {
         args.logs.iter().partition(|path| relay::is_relay_log(path));
     let visits = relays.iter().map(|path| relay::read_relay_log(path));
     let visits = visits.collect::<Result<Vec<_>>>()?.concat();
-    if sessions.is_empty() && (args.svg.is_some() || args.svg_loss.is_some()) {
+    let plots: [(&Option<PathBuf>, fn(&[Record]) -> Chart); 3] = [
+        (&args.svg, scaling::rates),
+        (&args.svg_time, scaling::times),
+        (&args.svg_loss, scaling::losses),
+    ];
+    let plots = || plots.iter().filter_map(|(path, plot)| Some((path.as_ref()?, plot)));
+    if sessions.is_empty() && plots().next().is_some() {
         return Err(Error::usage("a plot is of sessions, and these are relay logs"));
     }
     let mut records = report::read_logs(&sessions)?;
@@ -69,11 +78,8 @@ pub(crate) fn run(args: &ReportArgs) -> Result<Verdict> {
         let what = if sessions.is_empty() { "visit" } else { "session" };
         return Err(Error::refused("gatecast", format!("these logs hold no {what}")));
     }
-    if let Some(path) = &args.svg {
-        write(path, &scaling::rates(&records))?;
-    }
-    if let Some(path) = &args.svg_loss {
-        write(path, &scaling::losses(&records))?;
+    for (path, plot) in plots() {
+        write(path, &plot(&records))?;
     }
     let errors = args.errors.as_ref().map(|file| calibrate::errors(file.as_deref())).transpose()?;
     output::print(&text(args, &records, &visits, errors.as_ref()))?;
