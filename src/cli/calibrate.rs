@@ -26,7 +26,9 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: gatecast calibrate && gatecast report logs/*.log --errors")]
 pub(crate) struct CalibrateArgs {
-    /// The clients of its sessions: as many as yours have on this machine
+    /// How many clients its sessions have
+    ///
+    /// As many as yours have, if they all are on this machine.
     #[arg(long, default_value = "4", value_parser = clap::value_parser!(u16).range(2..=100))]
     #[arg(value_name = "N", help_heading = "Gate")]
     pub(crate) clients: u16,

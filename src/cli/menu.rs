@@ -77,9 +77,10 @@ fn list(client: &LabClient) -> Result<()> {
 fn configure(client: &LabClient, rest: &str) -> Result<LabChoice> {
     let wrong = || Error::usage(format_args!("'{}' is not FILE N", escape(rest)));
     let (name, number) = rest.rsplit_once(char::is_whitespace).ok_or_else(wrong)?;
-    let name =
-        FileName::new(name.trim()).and_then(FileName::for_file_here).map_err(Error::usage)?;
-    let clients = options::clients(number).map_err(Error::usage)?;
+    let name = FileName::new(name.trim().trim_start_matches(':'))
+        .and_then(FileName::for_file_here)
+        .map_err(Error::usage)?;
+    let clients = options::clients(number.trim_start_matches(':')).map_err(Error::usage)?;
     client.configure(name.as_str(), clients)?;
     output::eprintln(format_args!("configured: {name} to {clients}"));
     Ok(LabChoice { name, clients })
@@ -119,7 +120,7 @@ mod tests {
     #[test]
     fn choice_is_a_word_and_the_rest() {
         assert_eq!(choice(" config  a b.bin 5 "), ("config", "a b.bin 5"));
-        assert_eq!(choice("!CONFIG a.bin 5"), ("CONFIG", "a.bin 5"));
+        assert_eq!(choice("!CONFIG :a.bin :5"), ("CONFIG", ":a.bin :5"));
         assert_eq!(choice("4"), ("4", ""));
         assert_eq!(choice(""), ("", ""));
     }

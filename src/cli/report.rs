@@ -45,7 +45,7 @@ pub(crate) struct ReportArgs {
     /// Plot the rates against the number of clients
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub(crate) svg: Option<PathBuf>,
-    /// Plot the slowest and the mean time against the number of clients
+    /// Plot the times against the number of clients
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub(crate) svg_time: Option<PathBuf>,
     /// Plot the lost datagrams against the number of clients
