@@ -98,7 +98,8 @@ pub fn records(reports: &[ClientReport]) -> Vec<Record> {
     records
 }
 
-/// Leaves a log of each record in `folder`, if there is one: as the server's, of other rows.
+/// Leaves a log of each record in `folder`, if there is one: as the server's, of its own seats only. The
+/// first of these is in its name, since processes on one machine may share the folder.
 ///
 /// # Errors
 /// It cannot be written.
@@ -106,7 +107,8 @@ pub fn log(records: &[Record], folder: Option<PathBuf>) -> Result<()> {
     let mut folder = LogFolder::new("write the client's log", folder, session_log::header());
     for record in records {
         let released = record.released_at.unwrap_or_else(clock::wall);
-        let mut log = LogFile::new(released, format_args!("{}-client", record.session));
+        let seat = record.transfers.first().map_or(0, |transfer| transfer.seat.0);
+        let mut log = LogFile::new(released, format_args!("{}-seat-{seat}", record.session));
         for transfer in &record.transfers {
             folder.append(&mut log, &LogLine::of(record, transfer).encode());
         }

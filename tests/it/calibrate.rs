@@ -74,21 +74,20 @@ fn log_of_clients_holds_their_own_rows() {
         let other = folder.path().join("other");
         std::fs::create_dir(&other).expect("room");
         std::thread::scope(|scope| {
-            scope.spawn(|| run(&other, &["fetch", &addr]));
+            scope.spawn(|| run(&other, &["fetch", &addr, "--log-dir", "../client"]));
             let words = ["fetch", &addr, "--clients", "2", "--group", "3", "--log-dir", "client"];
             let fetched = run(folder.path(), &words);
             assert_eq!(fetched.status.code(), Some(0), "{fetched:?}");
         });
         assert_eq!(server.code(), 0, "{}", server.stderr());
-        let [of_server, of_clients] = ["logs", "client"].map(|name| {
-            let logs = entries(&folder.path().join(name));
-            report::read_logs(&logs).expect("logs that read back").remove(0)
-        });
-        assert_eq!((of_server.transfers.len(), of_clients.transfers.len()), (3, 2));
-        for own in &of_clients.transfers {
-            let known =
-                of_server.transfers.iter().find(|row| row.seat == own.seat).expect("a seat");
-            assert_eq!(own.seconds_client, known.seconds_client);
+        let of_server = program::records(folder.path()).remove(0);
+        let logs = entries(&folder.path().join("client"));
+        let read = |log| report::read_log(log).expect("a log that reads back").remove(0).transfers;
+        let mut rows: Vec<_> = logs.iter().flat_map(|log| read(log)).collect();
+        rows.sort_by_key(|row| row.seat);
+        assert_eq!((logs.len(), rows.len(), of_server.transfers.len()), (2, 3, 3));
+        for (own, known) in rows.iter().zip(&of_server.transfers) {
+            assert_eq!((own.seat, own.seconds_client), (known.seat, known.seconds_client));
             assert!(own.is_proven());
         }
     });
