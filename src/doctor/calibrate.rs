@@ -20,8 +20,10 @@ use std::{
 use crate::{
     digest::Digest,
     net::{
-        clock,
+        clock, copy,
+        copy::{Copying, Method},
         datagrams::{BatchSocket, DatagramBatch},
+        storage::FileStorage,
     },
 };
 
@@ -35,6 +37,7 @@ pub const ROUNDS: usize = 200;
 const FIRST: usize = 1024;
 const BLOCK: usize = 4096;
 const BLOCKS: usize = 64;
+const BYTES: u64 = (FIRST + BLOCKS * BLOCK) as u64;
 
 /// Between two blocks. Linux makes half as much again of it, so that they come as over a link of 200
 /// Mbit/s: the client waits for each, and writes to its file in between.
@@ -60,7 +63,7 @@ struct Moments {
     last: u64,
     /// The client's word is read.
     end: u64,
-    /// The client read its first byte, read its last byte, and begins its word.
+    /// The client read its first byte, has its last one in the file, and begins its word.
     client: [u64; 3],
 }
 
@@ -130,13 +133,15 @@ fn sessions(clients: u16, folder: &Path) -> io::Result<Vec<Vec<Moments>>> {
             end.set_read_timeout(Some(PATIENCE))?;
             end.set_write_timeout(Some(PATIENCE))?;
         }
-        Ok((server, client, File::create(folder.join(format!("seat-{seat}")))?))
+        Ok((server, client, File::create(folder.join(format!("seat-{seat}")))?.into()))
     };
     let pairs = (0..clients).map(pair).collect::<io::Result<Vec<_>>>()?;
     let (barrier, released) = (&Barrier::new(pairs.len() + 1), &AtomicU64::new(0));
     thread::scope(|scope| {
         let start = |(server, client, file)| {
-            scope.spawn(move || (0..ROUNDS).try_for_each(|_| receive(&client, &file)));
+            let mut rounds = 0..ROUNDS as u64;
+            scope
+                .spawn(move || rounds.try_for_each(|round| receive(&client, &file, round * BYTES)));
             // One whose connection failed comes to every release all the same.
             scope.spawn(move || {
                 let each = (0..ROUNDS).map(|_| send(&server, barrier, released));
@@ -177,24 +182,23 @@ fn send(mut server: &TcpStream, barrier: &Barrier, released: &AtomicU64) -> io::
     Ok(Moments { released, woke, wrote, last, end, client: word.map(u64::from_ne_bytes) })
 }
 
-/// A client; its word is its moments.
-fn receive(mut client: &TcpStream, mut file: &File) -> io::Result<()> {
-    let mut buffer = [0; 16 * BLOCK];
-    let mut got = client.read(&mut buffer)?;
+/// A client, which writes the bytes from `at` on as a copy is written; its word is its moments.
+fn receive(mut client: &TcpStream, file: &FileStorage, at: u64) -> io::Result<()> {
+    let mut block = [0; FIRST];
+    client.read_exact(&mut block)?;
     let first = now();
-    while got < FIRST + BLOCKS * BLOCK {
-        let len = client.read(&mut buffer)?;
-        let came = now();
-        got += len;
-        if got == FIRST + BLOCKS * BLOCK {
-            let word = [first, came, now()].map(u64::to_ne_bytes);
-            client.write_all(word.as_flattened())?;
-        } else if len == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        file.write_all(&buffer[..len])?;
-    }
-    Ok(())
+    let copying = Copying {
+        method: Method::Auto.resolved().map_err(io::Error::other)?,
+        buffer: copy::COPY_BUF,
+        stall: PATIENCE,
+        slowest: copy::SLOWEST,
+        pacer: None,
+        moved: &AtomicU64::new(0),
+        stopped: None,
+    };
+    copy::receive(client, file, at..at + BYTES, &block, copying)?;
+    let word = [first, now(), now()].map(u64::to_ne_bytes);
+    client.write_all(word.as_flattened())
 }
 
 /// From before a datagram is sent until it came, as the receiver knows it.
