@@ -3,7 +3,7 @@
 
     sudo /usr/bin/python3 examples/mininet_star.py --hosts 4 --rate 100 -- --clients 1,2,3 --out mn
 
-Host h0 is the server. What follows `--` goes to `gatecast study`, which finds the hosts by their
+With --router a router is in the middle, and each host is in a subnet of its own. Host h0 is the server. What follows `--` goes to `gatecast study`, which finds the hosts by their
 processes (`--hosts-from`) and does the rest: calibration, runs, bounds, plots. Works with Debian's
 packages `mininet` and `bridge-utils`, without Open vSwitch and without a controller.
 """
@@ -17,18 +17,32 @@ import tempfile
 
 from mininet.link import TCLink
 from mininet.net import Mininet
+from mininet.node import Node
 from mininet.nodelib import LinuxBridge
 from mininet.topo import Topo
 
 
-class Star(Topo):
-    """`hosts` hosts on one Linux bridge, each link of `rate` Mbit/s both ways."""
+class Router(Node):
+    """A host that forwards."""
 
-    def build(self, hosts=4, rate=100):
-        switch = self.addSwitch("s1")
+    def config(self, **params):
+        super().config(**params)
+        self.cmd("sysctl -w net.ipv4.ip_forward=1")
+
+
+class Star(Topo):
+    """`hosts` hosts on one Linux bridge or at one router, each link of `rate` Mbit/s both ways."""
+
+    def build(self, hosts=4, rate=100, router=False):
+        middle = self.addHost("r0", cls=Router, ip=None) if router else self.addSwitch("s1")
         for number in range(hosts):
-            host = self.addHost(f"h{number}", ip=f"10.77.0.{number + 1}/16")
-            self.addLink(host, switch, cls=TCLink, bw=rate)
+            if router:
+                gate = f"10.77.{number}.254"
+                host = self.addHost(f"h{number}", ip=f"10.77.{number}.1/24", defaultRoute=f"via {gate}")
+                self.addLink(host, middle, cls=TCLink, bw=rate, params2={"ip": f"{gate}/24"})
+            else:
+                host = self.addHost(f"h{number}", ip=f"10.77.0.{number + 1}/16")
+                self.addLink(host, middle, cls=TCLink, bw=rate)
 
 
 def program():
@@ -43,6 +57,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--hosts", type=int, default=4, help="hosts, the server among them")
     parser.add_argument("--rate", type=int, default=100, help="Mbit/s of each link, each way")
+    parser.add_argument("--router", action="store_true", help="a router in the middle, not a bridge")
     parser.add_argument("--gatecast", default=None, help="the program gatecast")
     parser.add_argument("study", nargs="*", help="arguments of `gatecast study`, after --")
     arguments = parser.parse_args()
@@ -55,7 +70,7 @@ def main():
 
     gatecast = arguments.gatecast or program()
     net = Mininet(
-        topo=Star(hosts=arguments.hosts, rate=arguments.rate),
+        topo=Star(hosts=arguments.hosts, rate=arguments.rate, router=arguments.router),
         switch=LinuxBridge,
         controller=None,
         waitConnected=False,

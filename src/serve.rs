@@ -106,7 +106,7 @@ impl OfferedFile {
 
 /// How this crate writes sessions, on every face.
 pub(crate) const DOCUMENTS: Documents = Documents {
-    json: Some(json::session),
+    json: Some(|record| json::session(record, None)),
     csv: Some(csv::transfers),
     #[cfg(feature = "cli")]
     svg: Some(|records| crate::report::scaling::rates(records).to_svg()),

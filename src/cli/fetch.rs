@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::{
     cli::{
-        events, menu, options,
+        calibrate, events, menu, options,
         options::ViaChoice,
         output, progress,
         signals::{self, TemporaryFolder},
@@ -85,6 +85,9 @@ pub(crate) struct FetchArgs {
     /// How it receives.
     #[command(flatten)]
     pub(crate) receiving: ReceiveArgs,
+    /// Leave a log of these clients in this folder, as a server leaves one
+    #[arg(long, value_name = "DIR", help_heading = "Files", hide_short_help = true)]
+    pub(crate) log_dir: Option<PathBuf>,
     /// Print one JSON document
     #[arg(long, help_heading = "Output")]
     pub(crate) json: bool,
@@ -94,7 +97,7 @@ pub(crate) struct FetchArgs {
     #[arg(long, conflicts_with = "json", help_heading = "Output")]
     pub(crate) events: bool,
     /// Talk to a server of the lab's UDP protocol: list, config, start, disconnect
-    #[arg(long, conflicts_with_all = ["file", "group", "via", "resume", "sha1", "json", "key"])]
+    #[arg(long, conflicts_with_all = ["file", "group", "via", "resume", "sha1", "json", "key", "log_dir"])]
     #[arg(help_heading = "UDP", hide_short_help = true)]
     pub(crate) lab: bool,
 }
@@ -358,10 +361,11 @@ fn fetch_torrent(args: &FetchArgs) -> Result<Verdict> {
 /// last line the verdict.
 fn print_results(reports: &[ClientReport], args: &FetchArgs, verdict: Verdict) -> Result<()> {
     let records = client::records(reports);
+    client::log(&records, args.log_dir.clone())?;
     if args.events {
         records.iter().try_for_each(events::ended)?;
     } else if args.json {
-        if let Some(document) = json::sessions(&records) {
+        if let Some(document) = json::sessions(&records, Some(&calibrate::stamp())) {
             output::print(&document)?;
         }
     } else {

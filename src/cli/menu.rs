@@ -31,9 +31,11 @@ pub(super) fn run(servers: &[SocketAddr], out: &Path) -> Result<Verdict> {
     for line in std::io::stdin().lock().lines() {
         let line = line.map_err(Error::io("read the menu's input", "standard input"))?;
         let done = match choice(&line) {
-            ("1" | "list", _) => list(&client),
-            ("2" | "config", rest) => configure(&client, rest).map(|config| chosen = Some(config)),
-            ("3" | "start", _) => match &chosen {
+            ("1" | "list" | "LIST", _) => list(&client),
+            ("2" | "config" | "CONFIG", rest) => {
+                configure(&client, rest).map(|config| chosen = Some(config))
+            }
+            ("3" | "start" | "START", _) => match &chosen {
                 Some(config) => {
                     // The protocol has no digest: nothing that it brings is proven.
                     verdict = verdict.min(start(&client, config, out)?);
@@ -41,7 +43,7 @@ pub(super) fn run(servers: &[SocketAddr], out: &Path) -> Result<Verdict> {
                 }
                 None => Err(Error::usage("choose a file first: config FILE N")),
             },
-            ("4" | "disconnect" | "quit", _) => break,
+            ("4" | "disconnect" | "DISCONNECT" | "quit", _) => break,
             ("", _) => Ok(()),
             (word, _) => Err(Error::usage(format_args!("'{}' is not on the menu", escape(word)))),
         };
@@ -59,9 +61,9 @@ fn help() {
     output::eprintln(format_args!("1 list | 2 config FILE N | 3 start | 4 disconnect"));
 }
 
-/// The first word, and the rest.
+/// The first word, without the handout's `!`, and the rest.
 fn choice(line: &str) -> (&str, &str) {
-    let line = line.trim();
+    let line = line.trim().trim_start_matches('!');
     let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
     (word, rest.trim())
 }
@@ -75,9 +77,10 @@ fn list(client: &LabClient) -> Result<()> {
 fn configure(client: &LabClient, rest: &str) -> Result<LabChoice> {
     let wrong = || Error::usage(format_args!("'{}' is not FILE N", escape(rest)));
     let (name, number) = rest.rsplit_once(char::is_whitespace).ok_or_else(wrong)?;
-    let name =
-        FileName::new(name.trim()).and_then(FileName::for_file_here).map_err(Error::usage)?;
-    let clients = options::clients(number).map_err(Error::usage)?;
+    let name = FileName::new(name.trim().trim_start_matches(':'))
+        .and_then(FileName::for_file_here)
+        .map_err(Error::usage)?;
+    let clients = options::clients(number.trim_start_matches(':')).map_err(Error::usage)?;
     client.configure(name.as_str(), clients)?;
     output::eprintln(format_args!("configured: {name} to {clients}"));
     Ok(LabChoice { name, clients })
@@ -117,6 +120,7 @@ mod tests {
     #[test]
     fn choice_is_a_word_and_the_rest() {
         assert_eq!(choice(" config  a b.bin 5 "), ("config", "a b.bin 5"));
+        assert_eq!(choice("!CONFIG :a.bin :5"), ("CONFIG", ":a.bin :5"));
         assert_eq!(choice("4"), ("4", ""));
         assert_eq!(choice(""), ("", ""));
     }

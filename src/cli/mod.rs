@@ -9,6 +9,7 @@ use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 
 use crate::{error::Error, report::verdict::Verdict};
 
+mod calibrate;
 pub(crate) mod completions;
 pub(crate) mod diff;
 pub(crate) mod doctor;
@@ -96,6 +97,8 @@ pub(crate) enum Command {
     List(list::ListArgs),
     /// What this machine can do for each way, and what mends it
     Doctor(doctor::DoctorArgs),
+    /// What this machine can measure, and how exactly
+    Calibrate(calibrate::CalibrateArgs),
     /// Write a file's .torrent into the current folder
     Torrent(torrent::TorrentArgs),
     /// The tables, CSV, JSON or plot of session logs
@@ -147,6 +150,7 @@ pub fn main() -> ExitCode {
         Command::Push(args) => push::run(args),
         Command::List(args) => list::run(args),
         Command::Doctor(args) => doctor::run(args),
+        Command::Calibrate(args) => calibrate::run(args),
         Command::Torrent(args) => torrent::run(args),
         Command::Report(args) => report::run(args),
         Command::Relay(args) => relay::run(args),

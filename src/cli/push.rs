@@ -6,6 +6,7 @@ use crossbeam_channel::{Receiver, select};
 
 use crate::{
     cli::{
+        calibrate,
         options::{self, SendArgs},
         output,
         progress::{DigestBar, MusterLine},
@@ -321,7 +322,7 @@ fn print_result(
         return output::print_verdict(&verdict::line(0, hosts, Some(verdict), "no client came"));
     };
     if args.json {
-        return output::print(&format!("{}\n", json::session(record)));
+        return output::print(&format!("{}\n", json::session(record, Some(&calibrate::stamp()))));
     }
     output::print(&session_table::session(record, Rows::Failures, output::width()))?;
     output::print_verdict(&verdict::line_of_session(record, hosts, Some(verdict)))

@@ -3,12 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    cli::output,
+    cli::{calibrate, output},
     error::{Error, Result},
     proto::relay::log::ViewerRecord,
     report,
     report::{
-        auto, csv, json,
+        auto, csv,
+        errors::Errors,
+        json,
         plot::Chart,
         relay,
         relay::events,
@@ -34,9 +36,18 @@ pub(crate) struct ReportArgs {
     /// Print one JSON document
     #[arg(long, help_heading = "Output")]
     pub(crate) json: bool,
+    /// Print the figures with their errors
+    ///
+    /// As 'gatecast calibrate' found them for this machine; FILE is what its --json printed on another.
+    #[arg(long, conflicts_with_all = ["csv", "json"], value_name = "FILE", help_heading = "Output")]
+    #[arg(num_args = 0..=1, require_equals = true)]
+    pub(crate) errors: Option<Option<PathBuf>>,
     /// Plot the rates against the number of clients
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub(crate) svg: Option<PathBuf>,
+    /// Plot the times against the number of clients
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub(crate) svg_time: Option<PathBuf>,
     /// Plot the lost datagrams against the number of clients
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub(crate) svg_loss: Option<PathBuf>,
@@ -51,7 +62,13 @@ pub(crate) fn run(args: &ReportArgs) -> Result<Verdict> {
         args.logs.iter().partition(|path| relay::is_relay_log(path));
     let visits = relays.iter().map(|path| relay::read_relay_log(path));
     let visits = visits.collect::<Result<Vec<_>>>()?.concat();
-    if sessions.is_empty() && (args.svg.is_some() || args.svg_loss.is_some()) {
+    let plots: [(&Option<PathBuf>, fn(&[Record]) -> Chart); 3] = [
+        (&args.svg, scaling::rates),
+        (&args.svg_time, scaling::times),
+        (&args.svg_loss, scaling::losses),
+    ];
+    let plots = || plots.iter().filter_map(|(path, plot)| Some((path.as_ref()?, plot)));
+    if sessions.is_empty() && plots().next().is_some() {
         return Err(Error::usage("a plot is of sessions, and these are relay logs"));
     }
     let mut records = report::read_logs(&sessions)?;
@@ -61,13 +78,11 @@ pub(crate) fn run(args: &ReportArgs) -> Result<Verdict> {
         let what = if sessions.is_empty() { "visit" } else { "session" };
         return Err(Error::refused("gatecast", format!("these logs hold no {what}")));
     }
-    if let Some(path) = &args.svg {
-        write(path, &scaling::rates(&records))?;
+    for (path, plot) in plots() {
+        write(path, &plot(&records))?;
     }
-    if let Some(path) = &args.svg_loss {
-        write(path, &scaling::losses(&records))?;
-    }
-    output::print(&text(args, &records, &visits))?;
+    let errors = args.errors.as_ref().map(|file| calibrate::errors(file.as_deref())).transpose()?;
+    output::print(&text(args, &records, &visits, errors.as_ref()))?;
     if (args.csv || args.json) && !records.is_empty() && !visits.is_empty() {
         let names: Vec<String> = relays.iter().map(|path| escape_path(path)).collect();
         output::eprintln(format_args!(
@@ -79,19 +94,25 @@ pub(crate) fn run(args: &ReportArgs) -> Result<Verdict> {
 }
 
 /// The tables of both kinds of log; a document is of one kind, of sessions where there are some.
-fn text(args: &ReportArgs, records: &[Record], visits: &[ViewerRecord]) -> String {
+fn text(
+    args: &ReportArgs,
+    records: &[Record],
+    visits: &[ViewerRecord],
+    errors: Option<&Errors>,
+) -> String {
     if args.csv {
         let is_relays = records.is_empty();
         return if is_relays { relay::viewer_csv(visits) } else { csv::transfers(records) };
     }
     if args.json {
-        return json::sessions(records).unwrap_or_else(|| events::viewers_document(visits));
+        return json::sessions(records, None).unwrap_or_else(|| events::viewers_document(visits));
     }
     let width = output::width();
     // Without a code: what the program returned is not in the log.
     let session = |record: &Record| {
         let last = verdict::line_of_session(record, record.clients.into(), None);
-        session_table::session(record, Rows::All, width) + &last
+        let errors = errors.map_or(String::new(), |errors| errors.of_session(record, width));
+        session_table::session(record, Rows::All, width) + &errors + &last
     };
     let mut tables: Vec<String> = records.iter().map(session).collect();
     if records.len() > 1 {
@@ -100,6 +121,7 @@ fn text(args: &ReportArgs, records: &[Record], visits: &[ViewerRecord]) -> Strin
     }
     if !visits.is_empty() {
         tables.push(relay::viewer_table(visits, width));
+        tables.extend(errors.map(Errors::of_viewers));
     }
     tables.join("\n")
 }

@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     cli::{
-        events,
+        calibrate, events,
         options::{self, SendArgs, SwarmArgs, ViaChoice},
         output,
         progress::{self, DigestBar},
@@ -164,7 +164,8 @@ pub(crate) fn run(args: &RunArgs) -> Result<Verdict> {
         }
     }
     if args.json {
-        json::sessions(&records).map_or(Ok(()), |document| output::print(&document))?;
+        json::sessions(&records, Some(&calibrate::stamp()))
+            .map_or(Ok(()), |document| output::print(&document))?;
     } else if records.len() > 1 && !args.events {
         output::print(&trials::trials(&records, output::width()))?;
     }

@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, select};
 
 use crate::{
     cli::{
+        calibrate,
         events::{self, StatePrinter},
         options::{self, KeyArgs, SendArgs, SwarmArgs, ViaChoice},
         output,
@@ -335,7 +336,7 @@ fn print_result(
         }
         events::ended(record)?;
     } else if args.json {
-        output::print(&format!("{}\n", json::session(record)))?;
+        output::print(&format!("{}\n", json::session(record, Some(&calibrate::stamp()))))?;
     } else {
         output::print(&session_table::session(record, Rows::Failures, output::width()))?;
         let line = verdict::line_of_session(record, record.clients.into(), Some(verdict));

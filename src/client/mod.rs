@@ -25,6 +25,6 @@ mod waiting;
 pub use config::FetchConfig;
 pub use messages::list;
 pub(crate) use report::failures;
-pub use report::{ClientReport, records};
+pub use report::{ClientReport, log, records};
 pub use run::{FetchRun, descriptors};
 pub use shared::{Client, ClientStage, ClientView};

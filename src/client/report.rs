@@ -5,8 +5,15 @@ use std::{collections::BTreeMap, path::PathBuf};
 use time::OffsetDateTime;
 
 use crate::{
-    error::Error,
-    proto::native::Offer,
+    error::{Error, Result},
+    net::{
+        clock,
+        logfile::{LogFile, LogFolder},
+    },
+    proto::{
+        native::Offer,
+        session_log::{self, LogLine},
+    },
     transfer::{Outcome, Record, Transfer},
 };
 
@@ -89,6 +96,25 @@ pub fn records(reports: &[ClientReport]) -> Vec<Record> {
         record.transfers.sort_by_key(|transfer| transfer.seat);
     }
     records
+}
+
+/// Leaves a log of each record in `folder`, if there is one: as the server's, of its own seats only. The
+/// first of these is in its name, since processes on one machine may share the folder.
+///
+/// # Errors
+/// It cannot be written.
+pub fn log(records: &[Record], folder: Option<PathBuf>) -> Result<()> {
+    let mut folder = LogFolder::new("write the client's log", folder, session_log::header());
+    for record in records {
+        let released = record.released_at.unwrap_or_else(clock::wall);
+        let seat = record.transfers.first().map_or(0, |transfer| transfer.seat.0);
+        let mut log = LogFile::new(released, format_args!("{}-seat-{seat}", record.session));
+        for transfer in &record.transfers {
+            folder.append(&mut log, &LogLine::of(record, transfer).encode());
+        }
+        folder.sync(&log);
+    }
+    folder.finish()
 }
 
 /// A line for each kind of failure, with the clients that it struck.

@@ -3,5 +3,6 @@
 //! [`facts`] asks the system and, where one is named, a server. [`diagnosis`] judges what they say,
 //! and knows no system.
 
+pub mod calibrate;
 pub mod diagnosis;
 pub mod facts;

@@ -9,6 +9,7 @@ use std::{
 use crate::{
     http::state::RequestContext,
     net::{
+        clock,
         copy::{self, Copying},
         http::server::RESPONSE_LIMIT,
         shared_reply::stamp_of_now,
@@ -30,6 +31,7 @@ use crate::{
     },
     session::FileInfo,
     text::FileName,
+    units::decimal_seconds,
 };
 
 /// The part of `file` that `request` wants. With an If-Range that is not this file's own tag it is
@@ -178,7 +180,7 @@ pub(super) fn send(
     Ok(None)
 }
 
-/// Sends a part of a file outside of any session: it is counted, and not logged.
+/// Sends a part of a file outside of any session: it is counted, and a line for people says it.
 fn send_range(
     cx: &RequestContext<'_>,
     source: &Source,
@@ -190,7 +192,7 @@ fn send_range(
     if cx.wants_head_only() {
         return Ok(());
     }
-    let moved = AtomicU64::new(0);
+    let (moved, begun) = (AtomicU64::new(0), clock::now());
     let copying = Copying {
         method: cx.server.method,
         buffer: copy::COPY_BUF,
@@ -202,7 +204,10 @@ fn send_range(
     };
     let sent = copy::send(&source.file, range, cx.stream(), copying);
     let downloads = &cx.server.downloads;
-    downloads.bytes.fetch_add(moved.load(Ordering::Relaxed), Ordering::Relaxed);
+    let bytes = moved.load(Ordering::Relaxed);
+    downloads.bytes.fetch_add(bytes, Ordering::Relaxed);
+    let (name, seconds) = (&source.info.name, decimal_seconds(clock::now().since(begun)));
+    log::info!("{}: {bytes} bytes of {name} in {seconds} s, in no session", cx.connection.peer);
     // The head has announced the length: ending earlier is the only way to say that it is wrong.
     sent.map(drop).map_err(Into::into)
 }

@@ -13,6 +13,7 @@ pub mod key_file;
 pub mod line_stream;
 pub mod link_queue;
 pub mod logfile;
+pub mod machine;
 pub mod pacing;
 pub mod plain_file;
 pub mod primitives;

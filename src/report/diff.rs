@@ -204,7 +204,7 @@ mod tests {
     };
 
     fn document(record: &Record) -> Value {
-        serde_json::from_str(&json::session(record)).expect("JSON")
+        serde_json::from_str(&json::session(record, None)).expect("JSON")
     }
 
     fn between(first: &Record, second: &Record, threshold: f64) -> Difference {

@@ -22,17 +22,22 @@ use crate::{
 /// The schema's name and version, the value of `schema`.
 pub const SCHEMA: &str = "gatecast.session/1";
 
-/// The document of one session, on one line without its end.
-pub fn session(record: &Record) -> String {
-    Json::object(|json| members(json, record))
+/// The document of one session, on one line without its end. `environment` is the JSON of the machine
+/// that says it, where that is the one that was there.
+pub fn session(record: &Record, environment: Option<&str>) -> String {
+    Json::object(|json| {
+        members(json, record);
+        json.maybe("environment", environment);
+    })
 }
 
 /// The document of several sessions, over several lines with their ends: that of the median one,
 /// with all of them in `sessions` where there are several. `None` without a session.
-pub fn sessions(records: &[Record]) -> Option<String> {
+pub fn sessions(records: &[Record], environment: Option<&str>) -> Option<String> {
     let median = median_session(records)?;
     let document = Json::object(|json| {
         members(json, median);
+        json.maybe("environment", environment);
         if records.len() > 1 {
             json.each("sessions", records, members);
         }
@@ -163,7 +168,7 @@ mod tests {
 
     #[test]
     fn document_has_the_names_of_the_contract() {
-        let document = sessions(&[sample::session(1, 1, 80)]).expect("one");
+        let document = sessions(&[sample::session(1, 1, 80)], Some(r#"{"cores":2}"#)).expect("one");
         insta::assert_snapshot!(document, @r#"
         {
           "schema": "gatecast.session/1",
@@ -262,7 +267,10 @@ mod tests {
             "rate_mbit": 98.619329,
             "seconds_verified": 0.084
           },
-          "identities": "hold"
+          "identities": "hold",
+          "environment": {
+            "cores": 2
+          }
         }
         "#);
     }
@@ -270,7 +278,7 @@ mod tests {
     #[test]
     fn unknown_is_null_and_text_is_as_it_was_sent() {
         let record = sample::troubled();
-        let line = session(&record);
+        let line = session(&record, None);
         assert!(!line.contains(['\n', '\u{1b}', '\u{202e}', '\u{9b}']), "{line}");
         let document: Value = serde_json::from_str(&line).expect("JSON");
         assert_eq!(document.get("sessions"), None);
@@ -289,7 +297,7 @@ mod tests {
         let mut records =
             vec![sample::session(1, 2, 90), sample::session(2, 2, 70), sample::session(3, 2, 80)];
         records[1].transfers[0].bytes_client = Some(1);
-        let text = sessions(&records).expect("three");
+        let text = sessions(&records, None).expect("three");
         let document: Value = serde_json::from_str(&text).expect("JSON");
         // The second does not add up, so it counts as the slowest.
         assert_eq!(document["session"], "0000000000000001");
@@ -298,6 +306,6 @@ mod tests {
         assert_eq!(all.len(), 3);
         assert_eq!(all[1]["schema"], SCHEMA);
         assert_eq!(all[1]["identities"].as_array().map(Vec::len), Some(1));
-        assert!(sessions(&[]).is_none());
+        assert!(sessions(&[], None).is_none());
     }
 }

@@ -22,6 +22,8 @@ pub mod counts;
 pub mod csv;
 #[cfg(feature = "cli")]
 pub mod diff;
+#[cfg(feature = "cli")]
+pub mod errors;
 pub mod json;
 pub mod median_range;
 #[cfg(feature = "cli")]

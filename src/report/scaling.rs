@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::{
     report::{
-        client_rates_mbit, grouped, is_measured, is_sound, losses_of, mean_client_mbit, mean_loss,
-        median_range::MedianRange,
+        arrivals, client_rates_mbit, grouped, is_measured, is_sound, losses_of, mean_client_mbit,
+        mean_loss,
+        median_range::{MedianRange, mean},
         overall,
         plot::{Axis, Chart, Point, Series},
     },
@@ -41,6 +42,13 @@ pub fn rates(records: &[Record]) -> Chart {
 pub fn losses(records: &[Record]) -> Chart {
     let figures: [(&str, SessionPoint); 1] = [("mean client loss", loss_of_each)];
     chart(records, &figures, "Loss against number of clients", "loss (%)")
+}
+
+/// The time to the last byte against the number of clients, for each way and file: of the slowest
+/// client, and the mean over the clients. Points are medians, bars span the times of all their clients.
+pub fn times(records: &[Record]) -> Chart {
+    let figures: [(&str, SessionPoint); 2] = [("slowest", time_of_slowest), ("mean", time_of_each)];
+    chart(records, &figures, "Time against number of clients", "time (s)")
 }
 
 /// One chart of some figures, each named, against the number of clients.
@@ -102,6 +110,16 @@ fn global_rate(record: &Record) -> Option<(f64, MedianRange)> {
 fn rate_of_each(record: &Record) -> Option<(f64, MedianRange)> {
     let mean = mean_client_mbit(record)?;
     Some((mean, MedianRange::of(client_rates_mbit(record))?))
+}
+
+fn time_of_slowest(record: &Record) -> Option<(f64, MedianRange)> {
+    let seconds = overall(record)?.0.as_secs_f64();
+    Some((seconds, MedianRange::of([seconds])?))
+}
+
+fn time_of_each(record: &Record) -> Option<(f64, MedianRange)> {
+    let times = || arrivals(record).map(|(_, span)| span.as_secs_f64());
+    Some((mean(times())?, MedianRange::of(times())?))
 }
 
 fn loss_of_each(record: &Record) -> Option<(f64, MedianRange)> {

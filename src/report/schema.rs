@@ -12,6 +12,13 @@ pub(crate) const SESSION: &str = include_str!("session.schema.json");
 /// The schema of `gatecast.study/1`.
 pub(crate) const STUDY: &str = include_str!("../testbed/study/study.schema.json");
 
+/// A machine's stamp.
+const ENVIRONMENT: &str = r#"{"version": "0.1.0", "commit": null, "kernel": "Linux 6.18",
+    "processor": null, "cores": 2, "clock_source": "tsc",
+    "errors": {"seconds_client_us": {"systematic": -1.5, "random": 90},
+        "seconds_server_us": {"systematic": 1, "random": 90},
+        "delay_us": {"systematic": 1, "random": 9}}}"#;
+
 /// Checks `document` against `schema`, the text of a schema file. The error begins with the place.
 pub(crate) fn check(document: &Value, schema: &str) -> Result<(), String> {
     let schema = serde_json::from_str(schema).expect("a schema is JSON");
@@ -20,7 +27,7 @@ pub(crate) fn check(document: &Value, schema: &str) -> Result<(), String> {
 }
 
 fn session() -> Value {
-    let text = json::session(&sample::session(1, 2, 80));
+    let text = json::session(&sample::session(1, 2, 80), None);
     serde_json::from_str(&text).expect("JSON")
 }
 
@@ -31,7 +38,7 @@ fn sample_sessions_fit_their_schema() {
         vec![sample::troubled()],
         vec![sample::session(1, 3, 50), sample::troubled(), sample::session(3, 200, 5)],
     ] {
-        let text = json::sessions(&records).expect("a session");
+        let text = json::sessions(&records, Some(ENVIRONMENT)).expect("a session");
         let document = serde_json::from_str(&text).expect("JSON");
         check(&document, SESSION).expect("fits");
     }

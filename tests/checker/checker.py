@@ -147,6 +147,13 @@ def figures(plan, document, seats, at, lost):
     return [one for one in found if one.kind != "skew" or plan.clients > 1]
 
 
+def stated(document):
+    """What a calibration says that each figure is off by at most, in the unit of the figure."""
+    off = {name: abs(one["systematic"]) + one["random"] for name, one in document["errors"].items()}
+    return {name.removesuffix("_us") + ("_us" if name.startswith("skew") else ""):
+            us / (1 if name.startswith("skew") else 1e6) for name, us in off.items()}
+
+
 def losses(place):
     path = place / "captures" / "lost.csv"
     if not path.exists():
@@ -206,9 +213,12 @@ def main():
     options.add_argument("--runs", type=int, default=14)
     options.add_argument("--first", type=int, default=1)
     options.add_argument("--times", action="store_true", help="hold seconds and skew too: for a quiet machine")
+    options.add_argument("--calibration", help="count how many figures are within the errors that it states")
     options.add_argument("--keep", help="keep the files of the sessions in this folder")
     args = options.parse_args()
     program = os.path.realpath(args.program)
+    errors = stated(json.loads(pathlib.Path(args.calibration).read_text())) if args.calibration else {}
+    within = collections.defaultdict(list)
     count, apart, failed = collections.Counter(), collections.defaultdict(list), []
     refused = planned = 0
     began = time.monotonic()
@@ -225,6 +235,8 @@ def main():
             count[plan.way, one.kind] += 1
             if one.kind != "exact" and None not in (one.wire, one.said):
                 apart[plan.way, one.kind].append(abs(one.wire - one.said))
+                if plan.way in ("tcp", "http"):
+                    within[one.name.split()[-1]].append(abs(one.wire - one.said))
         exact = sum(one.kind == "exact" for one in found)
         refused, planned = refused + caught, planned + caught + len(missed)
         failed += [f"seed {seed}: {plan}: {line}" for line in missed]
@@ -243,6 +255,11 @@ def main():
             cells = [percentile(values, 0.5), percentile(values, 0.95), max(values)] if values else []
             line += f"{len(values):>9}" + "".join(f" {cell:>8.3f}" for cell in cells).ljust(27)
         print(line.rstrip())
+    for name, bound in errors.items():
+        if values := within[name]:
+            unit, scale = ("us", 1) if name.endswith("_us") else ("ms", 1e3)
+            print(f"{name}: {sum(value <= bound for value in values)} of {len(values)} within the stated "
+                  f"{bound * scale:.3f} {unit}; 95 of 100 are within {percentile(values, 0.95) * scale:.3f}")
     print(f"planted: {refused} of {planned} wrong figures were found")
     if not planned:
         failed.append("no session could be held against its captures")

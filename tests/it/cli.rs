@@ -175,12 +175,14 @@ fn report_repeats_table_of_server_from_its_log() {
     assert_eq!(code(&reported), 0, "{reported:?}");
     let table = server.stdout().join("\n").trim_end().to_owned();
     assert_eq!(text(&reported.stdout).trim_end(), table, "the log holds what the server showed");
-    let plots = ["--svg", "rates.svg", "--svg-loss", "losses.svg"];
+    let plots = ["--svg", "rates.svg", "--svg-loss", "losses.svg", "--svg-time", "times.svg"];
     let csv = place.gatecast(&[&["report", log, "--csv"], &plots[..]].concat());
     assert_eq!(text(&csv.stdout).lines().count(), 1 + 3);
     let plot = |name| std::fs::read_to_string(place.path().join(name)).expect("written");
     assert!(plot("rates.svg").starts_with("<svg"));
     assert!(!plot("rates.svg").contains("no data"));
+    let times = plot("times.svg");
+    assert!(times.contains("slowest (tcp)") && times.contains("mean (tcp)"), "{times}");
     assert!(plot("losses.svg").contains("no data"), "tcp counts none");
 }
 

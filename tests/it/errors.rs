@@ -305,6 +305,8 @@ relay --input 127.0.0.1:NOBODY --port 0
 watch 127.0.0.1:NOBODY --port 80
 watch 127.0.0.1:NOBODY --record /proc/nope/x
 report f.bin
+report f.bin --errors --json
+calibrate --clients 1
 serve f.bin --roster empty
 serve f.bin --again empty
 plan --size 0B --clients 2

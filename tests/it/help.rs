@@ -14,6 +14,7 @@ fn subcommands() -> Vec<Vec<&'static str>> {
         vec!["push"],
         vec!["list"],
         vec!["doctor"],
+        vec!["calibrate"],
         vec!["torrent"],
         vec!["report"],
         vec!["relay"],

@@ -25,6 +25,8 @@ mod udp;
 
 #[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
 mod auto_star;
+#[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
+mod calibrate;
 #[cfg(feature = "cli")]
 mod cli;
 #[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]

@@ -100,7 +100,7 @@ fn face(set: impl FnOnce(&mut ServerConfig), bytes: u64) -> Server {
     Server::with(bytes, set, |host| {
         let options = HttpConfig {
             documents: Documents {
-                json: Some(json::session),
+                json: Some(|record| json::session(record, None)),
                 csv: Some(csv::transfers),
                 svg: Some(|records| scaling::rates(records).to_svg()),
             },

@@ -96,7 +96,7 @@ impl<'a> Room<'a> {
             result["seat"].as_u64().and_then(|seat| usize::try_from(seat).ok()).unwrap_or(0)
         };
         if let Some(record) = &pushed.record {
-            native::read(via, &json::session(record), &seat, &mut observed)?;
+            native::read(via, &json::session(record, None), &seat, &mut observed)?;
         }
         Ok(observed)
     }

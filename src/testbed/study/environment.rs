@@ -6,7 +6,10 @@ use serde::{Deserialize, Serialize};
 use time::format_description::well_known::Rfc3339;
 
 use crate::{
-    net::clock,
+    net::{
+        clock, machine,
+        machine::{line, named},
+    },
     testbed::star::{host::Host, tool, tool::Tool},
 };
 
@@ -61,8 +64,8 @@ impl Environment {
             began: clock::wall().format(&Rfc3339).ok(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             command,
-            kernel: line("/proc/sys/kernel/osrelease").map(|release| format!("Linux {release}")),
-            processor: named("/proc/cpuinfo", "model name"),
+            kernel: machine::kernel(),
+            processor: machine::processor(),
             cores: std::thread::available_parallelism().ok().map(usize::from),
             memory_bytes: named("/proc/meminfo", "MemTotal")
                 .and_then(|text| text.split(' ').next()?.parse::<u64>().ok())
@@ -114,20 +117,6 @@ pub fn busy_s() -> Option<f64> {
     let (user, nice, system) = (ticks()?, ticks()?, ticks()?);
     // USER_HZ is 100 on every Linux that a user can meet.
     Some((f64::from(user) + f64::from(nice) + f64::from(system)) / 100.0)
-}
-
-fn line(path: &str) -> Option<String> {
-    let text = fs::read_to_string(path).ok()?;
-    Some(text.lines().next()?.trim().to_owned())
-}
-
-/// The value of the first line `name : value` of a file.
-fn named(path: &str, name: &str) -> Option<String> {
-    let text = fs::read_to_string(path).ok()?;
-    text.lines().find_map(|line| {
-        let (key, value) = line.split_once(':')?;
-        (key.trim() == name).then(|| value.trim().to_owned())
-    })
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ use crate::{
         session_log::{LogHandle, SessionHeader},
     },
     session::{SeatId, SessionId, Via},
-    text::FileName,
+    text::{FileName, excerpt},
     transfer::{Counts, Outcome, Transfer},
     transport::{
         read_all,
@@ -177,6 +177,7 @@ impl LabServerLoop {
         let Some(request) = LabRequest::decode(datagram) else {
             return log::debug!("{from}: not a request of the lab's protocol");
         };
+        log::info!("{from}: {}", excerpt(datagram));
         match request {
             LabRequest::List => {
                 let names = self.files().map(FileName::as_str);
