@@ -237,7 +237,7 @@ fn slow_one_that_moves_is_stepped_over_by_those_behind() {
 
 #[test]
 fn client_that_gives_little_costs_one_half_and_not_more() {
-    let (spent, world) = with_slow(|world| drop(world.up.insert(SeatId(6), RATE / 8)));
+    let (spent, world) = with_slow(|world| world.up = [(SeatId(6), RATE / 8)].into());
     assert!(spent < Duration::from_secs(23), "{spent:?}: it would be 80 s");
     let moved: Vec<u16> = (1..=13).filter(|seat| world.from[&SeatId(*seat)].0 > 1).collect();
     assert_eq!(moved, [7], "nobody else");
