@@ -86,7 +86,10 @@ pub fn measure(clients: u16, folder: &Path) -> io::Result<[Vec<Samples>; 2]> {
         ("send_us", each(|m| apart(m.wrote, m.woke))),
         ("send_and_receive_us", each(|m| apart(m.client[0], m.woke))),
         ("digest_of_1_MiB_us", timed(1, || Ok(Digest::of(&piece)))?),
-        ("write_1_MiB_and_sync_us", timed(1, || file.write_all(&piece).and(file.sync_all()))?),
+        (
+            "write_1_MiB_and_sync_us",
+            timed(1, || file.write_all(&piece).and_then(|()| file.sync_all()))?,
+        ),
     ];
     let errors = vec![
         ("seconds_client_us", each(|m| apart(m.client[1], m.last) - apart(m.client[0], m.woke))),
