@@ -167,7 +167,7 @@ fn print_all(records: &[Record]) {
         harmless(&session_table::session(record, Rows::All, None));
         harmless(&session_table::session(record, Rows::Failures, Some(80)));
         harmless(&session_table::client_session(record, Rows::All, Some(40)));
-        let document: Value = serde_json::from_str(&json::session(record)).expect("JSON");
+        let document: Value = serde_json::from_str(&json::session(record, None)).expect("JSON");
         let same = Difference::between(&document, &document, 0.0).expect("two sessions");
         assert!(!same.is_beyond(), "{}", same.to_text(None));
         for transfer in &record.transfers {
@@ -178,7 +178,7 @@ fn print_all(records: &[Record]) {
         assert!(record.global().rate_mbit.is_none_or(|rate| rate.is_finite() && rate >= 0.0));
         let _ = (record.broken_identities(), record.skew_us(), record.skew_client_us());
     }
-    if let Some(document) = json::sessions(records) {
+    if let Some(document) = json::sessions(records, None) {
         serde_json::from_str::<Value>(&document).expect("JSON");
     }
     let rows: usize = records.iter().map(|record| record.transfers.len()).sum();
@@ -340,7 +340,7 @@ pub fn document_seeds() -> Vec<Vec<u8>> {
     study.add(serde_json::from_str(&room).expect("a run in a room"));
     let study = serde_json::to_string(&study).expect("JSON").into_bytes();
     let some: Vec<u8> = (0..=255).collect();
-    let session = json::session(&record(&mut Input(&some), 0)).into_bytes();
+    let session = json::session(&record(&mut Input(&some), 0), None).into_bytes();
     let both = [&session[..], b"\0", &session].concat();
     vec![study.clone(), session, both, [&study[..], b"\0", &study].concat()]
 }

@@ -53,6 +53,9 @@ pub(crate) struct ReportArgs {
     pub(crate) svg_loss: Option<PathBuf>,
 }
 
+/// What draws sessions.
+type Plot = fn(&[Record]) -> Chart;
+
 /// Reports.
 ///
 /// # Errors
@@ -62,7 +65,7 @@ pub(crate) fn run(args: &ReportArgs) -> Result<Verdict> {
         args.logs.iter().partition(|path| relay::is_relay_log(path));
     let visits = relays.iter().map(|path| relay::read_relay_log(path));
     let visits = visits.collect::<Result<Vec<_>>>()?.concat();
-    let plots: [(&Option<PathBuf>, fn(&[Record]) -> Chart); 3] = [
+    let plots: [(&Option<PathBuf>, Plot); 3] = [
         (&args.svg, scaling::rates),
         (&args.svg_time, scaling::times),
         (&args.svg_loss, scaling::losses),

@@ -56,9 +56,8 @@ impl Errors {
 
     /// The figures of `record` with their errors.
     pub fn of_session(&self, record: &Record, limit: Option<usize>) -> String {
-        // A calibration receives as these two do; what is otherwise received is otherwise late.
-        let is_direct = matches!(record.via, Via::Tcp | Via::Http);
-        let of = |name| self.within(name).filter(|_| is_direct);
+        // A calibration receives so; what is otherwise received is otherwise late.
+        let of = |name| self.within(name).filter(|_| record.via == Via::Tcp);
         let (client, server) = (of("seconds_client_us"), of("seconds_server_us"));
         let us = |value: Option<u64>, name| beside(count(value), self.within(name), 0);
         let headings =

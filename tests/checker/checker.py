@@ -235,7 +235,7 @@ def main():
             count[plan.way, one.kind] += 1
             if one.kind != "exact" and None not in (one.wire, one.said):
                 apart[plan.way, one.kind].append(abs(one.wire - one.said))
-                if plan.way in ("tcp", "http"):
+                if plan.way == "tcp":
                     within[one.name.split()[-1]].append(abs(one.wire - one.said))
         exact = sum(one.kind == "exact" for one in found)
         refused, planned = refused + caught, planned + caught + len(missed)
