@@ -5,14 +5,12 @@ use std::path::{Path, PathBuf};
 use crate::{
     cli::output,
     error::{Error, Result},
-    proto::relay::log::ViewerRecord,
+    proto::relay::{events, log::ViewerRecord},
     report,
     report::{
         auto, csv, json,
         plot::Chart,
-        relay,
-        relay::events,
-        scaling,
+        relay, scaling,
         session_table::{self, Rows},
         trials, verdict,
         verdict::Verdict,
