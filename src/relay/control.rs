@@ -21,7 +21,7 @@ use crate::{
     relay::{
         http,
         hub::Hub,
-        page::RelayPage,
+        page::RelayHttp,
         viewer::{SessionOver, Viewer},
     },
     server::listener::{Connection, ConnectionSlot},
@@ -40,7 +40,7 @@ struct ControlSession<'a> {
 }
 
 /// Serves one control connection to its end.
-pub(super) fn serve(hub: &Hub, page: &RelayPage, connection: Connection, slot: &ConnectionSlot) {
+pub(super) fn serve(hub: &Hub, page: &RelayHttp, connection: Connection, slot: &ConnectionSlot) {
     socket::consent(&connection.stream);
     let begun = clock::now();
     if asks_by_http(&connection.stream, begun.after(silence(None, hub.limits.silence))) {

@@ -30,7 +30,7 @@ use crate::{
         atomic_histogram::bump,
         chunk::{ChunkQueue, StreamChunk},
         hub::Hub,
-        page::RelayPage,
+        page::RelayHttp,
         viewer::{SessionOver, Viewer},
     },
     server::listener::{Connection, ConnectionSlot},
@@ -54,7 +54,7 @@ const STALL_LIMIT: Duration = Duration::from_secs(10);
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Serves one request, which may be for the stream.
-pub(super) fn serve(hub: &Hub, page: &RelayPage, connection: &Connection, slot: &ConnectionSlot) {
+pub(super) fn serve(hub: &Hub, page: &RelayHttp, connection: &Connection, slot: &ConnectionSlot) {
     let mut http = HttpConnection::new(Arc::clone(&connection.stream), connection.peer, b"");
     let sent = match http.read_request(clock::now().after(REQUEST_LIMIT)) {
         Ok(Some((request, _))) if !matches!(&*request.path, STREAM | PLAYLIST) => {

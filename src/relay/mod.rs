@@ -43,7 +43,7 @@ use crate::{
         files,
     },
     proto::relay::{log::ViewerRecord, status::RelaySnapshot},
-    relay::{forward::Forwarder, hub::Hub, page::RelayPage, viewer_log::ViewerLogger},
+    relay::{forward::Forwarder, hub::Hub, page::RelayHttp, viewer_log::ViewerLogger},
     server::listener::Listener,
 };
 
@@ -201,7 +201,7 @@ impl RelayBuilder {
         let most = self.limits.viewers;
         let hub = Arc::new(Hub::new(self.limits, socket, logger.handle()));
         let serving = Arc::clone(&hub);
-        let page = RelayPage::new(self.access);
+        let page = RelayHttp::new(self.access);
         let handler = move |connection, slot: &_| control::serve(&serving, &page, connection, slot);
         let listener = Listener::start_bare(listen, Arc::new(handler), most)?;
         let source = Forwarder::new(Arc::clone(&hub), self.gather);

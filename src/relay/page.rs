@@ -28,7 +28,7 @@ use crate::{
 
 /// What the page's connections share.
 #[derive(Debug)]
-pub(super) struct RelayPage {
+pub(super) struct RelayHttp {
     guard: AccessGuard,
     subscribers: Subscribers,
     event: SharedReply,
@@ -42,7 +42,7 @@ const PAGE: (&str, &str) = (include_str!("page/body.html"), include_str!("page/p
 /// How often subscribers are told.
 const EVERY: Duration = Duration::from_secs(1);
 
-impl RelayPage {
+impl RelayHttp {
     pub(super) fn new(guard: AccessGuard) -> Self {
         Self {
             guard,

@@ -35,9 +35,9 @@ gatecast_relay_viewer_jitter_seconds gauge Inter-arrival jitter at the viewer.
 ";
 
 /// The name of a metric, the quantile of it if it has any, and the value, if it is known.
-type Figure<T> = (&'static str, Option<&'static str>, fn(&T) -> Option<f64>);
+type MetricValue<T> = (&'static str, Option<&'static str>, fn(&T) -> Option<f64>);
 
-const RELAY: [Figure<RelaySnapshot>; 11] = [
+const RELAY: [MetricValue<RelaySnapshot>; 11] = [
     ("gatecast_relay_awake", None, |r| Some(u8::from(r.awake).into())),
     ("gatecast_relay_input_datagrams_total", None, |r| Some(r.input.datagrams as f64)),
     ("gatecast_relay_input_bytes_total", None, |r| Some(r.input.bytes as f64)),
@@ -51,7 +51,7 @@ const RELAY: [Figure<RelaySnapshot>; 11] = [
     ("gatecast_relay_viewers", None, |r| Some(r.viewers.len() as f64)),
 ];
 
-const VIEWER: [Figure<ViewerSnapshot>; 12] = [
+const VIEWER: [MetricValue<ViewerSnapshot>; 12] = [
     ("gatecast_relay_viewer_running", None, |v| {
         Some(u8::from(v.state == ViewerState::Running).into())
     }),
@@ -89,7 +89,7 @@ pub fn metrics(relay: &RelaySnapshot, subscribers: usize) -> String {
 
 fn write<T, const N: usize>(
     text: &mut MetricsText,
-    figures: &[Figure<T>],
+    figures: &[MetricValue<T>],
     of: &[(&T, [(&str, &str); N])],
 ) {
     let mut begun = "";

@@ -4,7 +4,7 @@ const CODECS = {1: 'MPEG-1 video', 2: 'MPEG-2 video', 3: 'MPEG-1 audio', 4: 'MPE
   36: 'HEVC', 51: 'VVC', 66: 'AVS', 129: 'AC-3', 135: 'E-AC-3', 209: 'Dirac', 234: 'VC-1'};
 const codec = stream => `${CODECS[stream.type] || 'stream type ' + stream.type} (PID ${stream.pid})`;
 
-const COLUMNS = ['viewer', 'state', 'last minute', 'Mbit/s', 'sent', 'received', 'lost', 'delay p50', 'delay p99', ''];
+const COLUMNS = ['viewer', 'state', 'last minute', 'Mbit/s', 'sent', 'received', 'lost', 'delay p50, p99', ''];
 // Seconds in a plot; who has lost in the last of them is losing.
 const MINUTE = 60, LOSING = 5;
 
@@ -111,12 +111,11 @@ function viewer(v, seconds) {
   set(cells.sent, v.sent.datagrams.toLocaleString('en-US'));
   set(cells.received, v.received ? v.received.datagrams.toLocaleString('en-US') : '-');
   const places = [[v.sent.dropped, 'dropped by the relay'], [now.network, 'lost by the network'],
-    [v.received && v.received.host_drop, 'dropped by its host'], [v.sent.source_cc_errors, 'CC errors of the source'],
+    [v.received && v.received.host_drop, 'dropped by its host'], [v.sent.source_cc_errors, 'CC errors before the relay'],
     [v.sent.paused, 'passed in pauses']];
   set(cells.lost, places.filter(([many]) => many > 0).map(([many, where]) => `${many.toLocaleString('en-US')} ${where}`).join(', ') || '0');
   cells.lost.className = now.lost ? 'bad' : '';
-  set(cells['delay p50'], us(v.sent.delay_p50_us));
-  set(cells['delay p99'], us(v.sent.delay_p99_us));
+  set(cells['delay p50, p99'], given(v.sent.delay_p50_us) ? `${us(v.sent.delay_p50_us)}, ${us(v.sent.delay_p99_us)}` : '-');
   set(row.toggle, now.paused ? 'Resume' : 'Pause');
   row.toggle.setAttribute('aria-label', `${row.toggle.textContent} viewer ${v.viewer}`);
 }
