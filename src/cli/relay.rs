@@ -66,7 +66,9 @@ pub(crate) struct RelayArgs {
     /// Print a line of JSON every second
     #[arg(long, help_heading = "Output")]
     pub(crate) events: bool,
-    /// Print one JSON document at the end: who watched, and what each got
+    /// Print one JSON document at the end
+    ///
+    /// Who watched, and what each of them got: that of `report --json` of its log.
     #[arg(long, conflicts_with = "events", help_heading = "Output")]
     pub(crate) json: bool,
     /// Who may act on viewers in a browser.

@@ -115,7 +115,7 @@ function viewer(v, seconds) {
     [v.sent.paused, 'passed in pauses']];
   set(cells.lost, places.filter(([many]) => many > 0).map(([many, where]) => `${many.toLocaleString('en-US')} ${where}`).join(', ') || '0');
   cells.lost.className = now.lost ? 'bad' : '';
-  set(cells['delay p50, p99'], given(v.sent.delay_p50_us) ? `${us(v.sent.delay_p50_us)}, ${us(v.sent.delay_p99_us)}` : '-');
+  set(cells['delay p50, p99'], given(v.sent.delay_p50_us) ? [v.sent.delay_p50_us, v.sent.delay_p99_us].map(us => (us / 1e3).toFixed(2)).join(', ') + ' ms' : '-');
   set(row.toggle, now.paused ? 'Resume' : 'Pause');
   row.toggle.setAttribute('aria-label', `${row.toggle.textContent} viewer ${v.viewer}`);
 }

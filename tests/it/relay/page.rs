@@ -298,7 +298,7 @@ fn page_left_open_is_told_each_second_until_the_relay_ends() {
 }
 
 #[test]
-fn thousand_requests_and_a_crowd_of_pages_cost_no_viewer_a_datagram() {
+fn thousand_requests_and_many_pages_cost_no_viewer_a_datagram() {
     within(2 * LIMIT, || {
         let relay = guarded(Vec::new());
         let mut source = Source::to(&relay);
