@@ -305,9 +305,11 @@ mod tests {
         assert_eq!(tables.video(), [0x200]);
         tables.handle(TsPacket(&sample::pat(1, 0x1001)));
         assert_eq!(tables.streams().count(), 0, "the program is gone");
-        let mut tables = ProgramTables::default();
-        tables.streams = vec![(1, ElementaryStream { pid: 1, kind: 2 }); STREAMS_MAX];
-        tables.maps.push((0x1000, TableAssembler::default()));
+        let mut tables = ProgramTables {
+            streams: vec![(1, ElementaryStream { pid: 1, kind: 2 }); STREAMS_MAX],
+            maps: vec![(0x1000, TableAssembler::default())],
+            ..ProgramTables::default()
+        };
         assert_eq!(feed(&mut tables, 0, &first).len(), STREAMS_MAX);
     }
 

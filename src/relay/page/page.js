@@ -147,12 +147,15 @@ function state(d) {
   $('pause').disabled = !d.viewers.some(v => v.standing === 'running');
   $('resume').disabled = !d.viewers.some(v => v.standing === 'paused');
   show($('viewers').parentElement, d.viewers.length > 0);
+  hint();
 }
 
-new ResizeObserver(() => {
+// A table that is wider than its place says so above itself.
+function hint() {
   const box = $('viewers').parentElement;
   show(box.previousElementSibling, box.scrollWidth > box.clientWidth);
-}).observe($('viewers'));
+}
+addEventListener('resize', hint);
 
 set($('where'), location.host);
 set($('how'), `Players open http://${location.host}/live.ts; ours is: gatecast watch ${location.host}`);
