@@ -9,12 +9,15 @@ use std::{
 use crossbeam_channel::select;
 
 use crate::{
-    cli::{options, output, signals},
+    cli::{options, output, serve::DashboardArgs, signals},
     error::Result,
-    net::address,
-    proto::relay::{log::ViewerRecord, status::RelaySnapshot},
+    net::{
+        address,
+        http::guard::{self, AccessGuard},
+    },
+    proto::relay::{events, log::ViewerRecord, status::RelaySnapshot},
     relay::{MAX_VIEWERS, Relay, VIEWERS_PER_ADDRESS},
-    report::{relay as report, relay::events, verdict::Verdict},
+    report::{relay as report, verdict::Verdict},
     units,
 };
 
@@ -63,6 +66,14 @@ pub(crate) struct RelayArgs {
     /// Print a line of JSON every second
     #[arg(long, help_heading = "Output")]
     pub(crate) events: bool,
+    /// Print one JSON document at the end
+    ///
+    /// Who watched, and what each of them got: that of `report --json` of its log.
+    #[arg(long, conflicts_with = "events", help_heading = "Output")]
+    pub(crate) json: bool,
+    /// Who may act on viewers in a browser.
+    #[command(flatten)]
+    pub(crate) page: DashboardArgs,
 }
 
 /// How often events are printed.
@@ -77,6 +88,9 @@ const UNFED: u32 = 5;
 /// It could not be begun, or the log or a result could not be written.
 pub(crate) fn run(args: &RelayArgs) -> Result<Verdict> {
     let requests = signals::listen()?;
+    let DashboardArgs { dashboard, token, host } = args.page.clone();
+    let token = token.unwrap_or_else(guard::random_token);
+    let controls_elsewhere = !dashboard.is_empty();
     let relay = Relay::builder()
         .input(args.input)
         .listen(args.listen)
@@ -86,6 +100,7 @@ pub(crate) fn run(args: &RelayArgs) -> Result<Verdict> {
         .max_viewers(args.max_viewers)
         .viewers_per_address(args.viewers_per_address)
         .log_dir(&args.log_dir)
+        .access(AccessGuard::new(Some(token.clone()), dashboard, host))
         .start()?;
     let (input, at) = (relay.input(), relay.local_addr());
     output::eprintln(format_args!(
@@ -93,7 +108,10 @@ pub(crate) fn run(args: &RelayArgs) -> Result<Verdict> {
     ));
     let host = address::outward().filter(|_| at.ip().is_unspecified()).unwrap_or_else(|| at.ip());
     let url = SocketAddr::new(host, at.port());
-    output::eprintln(format_args!("players open http://{url}/live.ts"));
+    output::eprintln(format_args!("players open http://{url}/live.ts, the page is http://{url}/"));
+    if controls_elsewhere {
+        output::eprintln(format_args!("to act from elsewhere, open http://{url}/#token={token}"));
+    }
     let gone = relay.records();
     let tick = crossbeam_channel::tick(EVERY);
     let mut over = Vec::new();
@@ -147,6 +165,8 @@ fn end(args: &RelayArgs, last: &RelaySnapshot, mut over: Vec<ViewerRecord>) -> R
     over.sort_by_key(|record| record.viewer);
     if args.events {
         output::print(&events::relay_event(last))?;
+    } else if args.json {
+        output::print(&events::viewers_document(&over))?;
     } else if !over.is_empty() {
         output::print(&report::viewer_table(&over, output::width()))?;
         output::print(&report::input(last))?;

@@ -5,16 +5,14 @@ use std::path::{Path, PathBuf};
 use crate::{
     cli::{calibrate, output},
     error::{Error, Result},
-    proto::relay::log::ViewerRecord,
+    proto::relay::{events, log::ViewerRecord},
     report,
     report::{
         auto, csv,
         errors::Errors,
         json,
         plot::Chart,
-        relay,
-        relay::events,
-        scaling,
+        relay, scaling,
         session_table::{self, Rows},
         trials, verdict,
         verdict::Verdict,

@@ -21,8 +21,8 @@ use crate::{
         signals::{self, SignalRequest},
     },
     error::{Error, Result},
-    http::{HttpConfig, guard},
-    net::hosts_file,
+    http::HttpConfig,
+    net::{hosts_file, http::guard},
     proto::{greeting::Greeting, hosts::HostList},
     report::{
         self, json,
@@ -136,10 +136,10 @@ pub(crate) struct SessionArgs {
 }
 
 /// The page that a browser shows.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Page")]
 pub(crate) struct DashboardArgs {
-    /// Let the page at this address release sessions too
+    /// Let the page at this address change things too
     ///
     /// It needs the token, which is printed. 0.0.0.0 is any address.
     #[arg(long, value_name = "ADDR")]

@@ -13,10 +13,10 @@ use crate::{
     net::{address, clock},
     proto::{
         log_cell::or_missing,
-        relay::{PORT_MIN, ViewerState, status::WatchSnapshot},
+        relay::{PORT_MIN, ViewerState, events, status::WatchSnapshot},
     },
     relay::watch::{Watch, WatchConfig},
-    report::{relay as report, relay::events, verdict::Verdict},
+    report::{relay as report, verdict::Verdict},
     units::{Moment, mbit_per_second},
 };
 

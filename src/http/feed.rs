@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     http::{config::Documents, event},
-    net::{clock, lock},
+    net::{clock, http::events, lock},
     proto::http::text,
     server::{
         gate::{GateView, SeatView},
@@ -57,7 +57,7 @@ struct LatestState {
 type Milestones = (SessionId, bool, usize, usize, usize);
 
 /// How often the sessions are polled while somebody subscribes.
-pub const POLL_INTERVAL: Duration = Duration::from_millis(100);
+pub const POLL_INTERVAL: Duration = events::POLL_INTERVAL;
 
 /// How often progress is told between two changes.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);

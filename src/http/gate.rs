@@ -268,9 +268,7 @@ fn wait_for_close(
 
 /// The client's name: `name` of the query, else its program's name and version.
 fn client_name(query: &GateQuery, request: &HttpRequest) -> String {
-    let agent = request.headers.get("user-agent");
-    let agent = agent.and_then(|agent| agent.split(' ').next());
-    let mut name = query.name.as_deref().or(agent).unwrap_or_default().to_owned();
+    let mut name = query.name.as_deref().or_else(|| request.agent()).unwrap_or_default().to_owned();
     name.truncate(name.floor_char_boundary(CLIENT_NAME_MAX));
     if name.is_empty() {
         name.push_str("http");

@@ -1,22 +1,22 @@
 //! The figures of `GET /metrics` in Prometheus's text format 0.0.4: results from the server's
 //! history, progress and muster from the lobby's views.
 
-use std::{
-    fmt::{Display, Write},
-    sync::{Arc, atomic::Ordering},
-};
+use std::sync::{Arc, atomic::Ordering};
 
 use crate::{
     http::{feed::POLL_INTERVAL, state::HttpServer},
     net::shared_reply::stamp_of_now,
-    proto::http::response::HttpResponse,
+    proto::{
+        http::response::HttpResponse,
+        prometheus::{self, MetricsText},
+    },
     server::{gate::GateView, lobby::Lobby},
     transfer::{Outcome, Record},
     units::total_saturating,
 };
 
 /// Every metric: its name, its kind, its help.
-const METRICS: &str = "\
+pub const METRICS: &str = "\
 gatecast_sessions_ended_total counter Sessions that have ended.
 gatecast_transfers_total counter Transfers in the session log, by outcome.
 gatecast_transfers_proven_total counter Transfers whose copy is proven by its digest.
@@ -37,53 +37,15 @@ gatecast_last_session_rate_mbit gauge Global rate, Mbit/s.
 /// The name of a metric, and its value for an open session.
 type SessionGauge = (&'static str, fn(&GateView) -> u64);
 
-/// Metrics as they are written.
-#[derive(Default)]
-struct MetricsText(String);
-
-impl MetricsText {
-    /// Begins a metric of [`METRICS`].
-    fn begin(&mut self, name: &str) {
-        let (kind, help) = METRICS
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.split_once(' '))
-            .expect("METRICS has every metric");
-        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
-    }
-
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
-        self.0.push_str(name);
-        for (at, (label, text)) in labels.iter().enumerate() {
-            self.0.push(if at == 0 { '{' } else { ',' });
-            // The format escapes these three; our labels hold no other control characters.
-            let text = crate::text::escape(text)
-                .replace('\\', "\\\\")
-                .replace('"', "\\\"")
-                .replace('\n', "\\n");
-            let _ = write!(self.0, "{label}=\"{text}\"");
-        }
-        if !labels.is_empty() {
-            self.0.push('}');
-        }
-        let _ = writeln!(self.0, " {value}");
-    }
-
-    /// A metric without labels.
-    fn single(&mut self, name: &str, value: impl Display) {
-        self.begin(name);
-        self.sample(name, &[], value);
-    }
-}
-
 /// `/metrics`.
 pub(super) fn get(server: &HttpServer, lobby: &Lobby) -> HttpResponse {
-    let content_type = "text/plain; version=0.0.4; charset=utf-8";
     let stamp = stamp_of_now(POLL_INTERVAL);
-    server.replies.get("/metrics", content_type, stamp, || Ok(metrics(server, lobby)))
+    let write = || Ok(metrics(server, lobby));
+    server.replies.get("/metrics", prometheus::CONTENT_TYPE, stamp, write)
 }
 
 fn metrics(server: &HttpServer, lobby: &Lobby) -> String {
-    let mut text = MetricsText::default();
+    let mut text = MetricsText::new(METRICS);
     let (views, totals) = (lobby.views(), lobby.history().totals());
     text.single("gatecast_sessions_ended_total", totals.sessions);
     text.begin("gatecast_transfers_total");
@@ -110,7 +72,7 @@ fn metrics(server: &HttpServer, lobby: &Lobby) -> String {
     if let Some(record) = lobby.history().ended().last() {
         last_session(&mut text, record);
     }
-    text.0
+    text.finish()
 }
 
 fn open_sessions(text: &mut MetricsText, views: &[GateView]) {

@@ -8,9 +8,8 @@
 //! - `sessions`, `metrics`, `subscribe`: results, figures for Prometheus, the stream of events
 //! - `state`: what all connections share, and what a handler knows of its request
 //! - `receipts`: scripts attest the digests of their copies
-//! - `replies`, `subscribers`: what costs is made once for many readers; places by address
+//! - `replies`: what costs is made once for many readers
 //! - [`feed`], [`event`]: the one snapshot that every subscriber gets, and how it is written
-//! - [`guard`]: who may read and who may change something
 //! - [`config`]: how all this behaves
 //!
 //! Beside them stands [`client`], a client of this server and of any other HTTP server. Sessions
@@ -34,7 +33,6 @@ pub mod event;
 pub mod feed;
 mod files;
 mod gate;
-pub mod guard;
 mod metrics;
 mod receipts;
 mod replies;
@@ -42,10 +40,9 @@ mod router;
 mod sessions;
 mod state;
 mod subscribe;
-mod subscribers;
 
 pub use config::{Documents, HttpConfig};
-pub use subscribers::SUBSCRIBERS_MAX;
+pub use metrics::METRICS;
 
 /// Adds HTTP to a server: its routes, and the transport that `--via http` names.
 ///

@@ -25,15 +25,15 @@ use crate::{
     http::{
         files, gate,
         gate::GateQuery,
-        guard, metrics, sessions,
+        metrics, sessions,
         state::{HttpServer, RequestContext},
         subscribe,
     },
     net::{
         clock,
-        http::{host, server::HttpConnection},
+        http::{page, server::HttpConnection},
     },
-    proto::http::{request::HttpMethod, response::HttpResponse, text},
+    proto::http::{request::HttpMethod, response::HttpResponse},
     server::{listener::Connection, lobby::Lobby},
 };
 
@@ -46,15 +46,8 @@ const IDLE_LIMIT: Duration = Duration::from_secs(10);
 /// Above this number of connections, each is closed after its response.
 const KEEP_ALIVE_MAX: usize = 1000;
 
-/// The page: one document without outside resources. Its style and script carry a number that is
-/// new each time, and the policy allows nothing else.
-const PAGE: [&str; 5] = [
-    include_str!("page/head.html"),
-    include_str!("page/page.css"),
-    include_str!("page/body.html"),
-    include_str!("page/page.js"),
-    "</script></body></html>\n",
-];
+/// The page: what it holds, and its script.
+const PAGE: (&str, &str) = (include_str!("page/body.html"), include_str!("page/page.js"));
 
 /// Serves one connection until it ends.
 pub(super) fn serve(server: &HttpServer, connection: Connection, lobby: &Arc<Lobby>) {
@@ -110,7 +103,7 @@ fn route(cx: &mut RequestContext<'_>) -> io::Result<Option<HttpResponse>> {
     }
     let response = match path {
         _ if sessions::is_post(path) => Some(sessions::post(cx)),
-        "/" => Some(page(cx)),
+        "/" => Some(page::document(PAGE, cx.server.guard.token_for(cx.connection.peer))),
         "/files" | "/files/" => Some(files::list(cx)),
         "/metrics" => Some(metrics::get(cx.server, cx.lobby)),
         _ => sessions::get(cx.server, path, cx.lobby).or_else(|| extra(cx)),
@@ -122,10 +115,8 @@ fn route(cx: &mut RequestContext<'_>) -> io::Result<Option<HttpResponse>> {
 /// The response to a request that no handler may see: a foreign host, or another method than the
 /// path has.
 fn refuse(cx: &RequestContext<'_>) -> Option<HttpResponse> {
-    if !host::is_ours(cx.request, &cx.server.guard.hosts) {
-        let host = cx.request.host.as_deref().unwrap_or_default();
-        let why = format!("'{host}' is not a name of this server; --host allows it");
-        return Some(HttpResponse::text(403, why));
+    if let Some(refusal) = cx.server.guard.refuse_host(cx.request) {
+        return Some(refusal);
     }
     let posts = sessions::is_post(&cx.request.path);
     let allowed = if posts { "POST, OPTIONS" } else { "GET, HEAD, OPTIONS" };
@@ -156,21 +147,6 @@ fn close(cx: &RequestContext<'_>) -> Option<HttpResponse> {
         return None;
     };
     cx.server.closed.then(|| HttpResponse::text(403, why))
-}
-
-fn page(cx: &RequestContext<'_>) -> HttpResponse {
-    let nonce = guard::random_token();
-    let token = cx.server.guard.token_for(cx.connection.peer);
-    let html = PAGE
-        .concat()
-        .replace("{{nonce}}", &nonce)
-        .replace("{{token}}", &text::html(token.unwrap_or_default()));
-    let policy = format!(
-        "default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; connect-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-    );
-    HttpResponse::new(200, "text/html; charset=utf-8", html)
-        .field("Content-Security-Policy", policy)
-        .field("X-Frame-Options", "DENY")
 }
 
 /// Serves an offered file: its digest, the file at a gate, or the file at once.

@@ -93,14 +93,10 @@ pub(super) fn post(cx: &RequestContext<'_>) -> HttpResponse {
     let Ok(session) = id.parse::<SessionId>() else {
         return HttpResponse::text(404, format!("invalid session '{id}'"));
     };
-    let guard = &cx.server.guard;
     if *action == "receipt" {
         cx.server.receipts.post(session, &query, cx.body)
-    } else if !guard.may_change(cx.connection.peer) {
-        let why = "changes are accepted from this machine only; --dashboard allows others";
-        HttpResponse::text(403, why)
-    } else if !guard.has_token(cx.request) {
-        HttpResponse::text(403, "the token is missing or wrong")
+    } else if let Some(refusal) = cx.server.guard.refuse_change(cx.connection.peer, cx.request) {
+        refusal
     } else if cx.lobby.release(session) {
         HttpResponse::text(200, "the gate opens for the clients that are ready")
     } else {

@@ -14,19 +14,19 @@ use crate::{
     http::{
         config::{Documents, ExtraRoutes, HttpConfig},
         feed::StateFeed,
-        guard::AccessGuard,
         receipts::Receipts,
         replies::Replies,
-        subscribers::Subscribers,
     },
-    net::{clock, copy, http::server::HttpConnection},
+    net::{
+        copy,
+        http::{guard::AccessGuard, server, server::HttpConnection, subscribers::Subscribers},
+    },
     proto::{
         greeting::Greeting,
         http::{
             head::HeadBuilder,
             request::{HttpMethod, HttpRequest},
             response::HttpResponse,
-            text,
         },
     },
     server::{config::ServerConfig, downloads::Downloads, lobby::Lobby},
@@ -94,13 +94,7 @@ impl HttpServer {
     pub(super) fn head(&self, status: u16, closes: bool) -> HeadBuilder {
         let class = usize::from(status / 100).clamp(1, 5) - 1;
         self.counters.responses[class].fetch_add(1, Ordering::Relaxed);
-        HeadBuilder::response(status)
-            .field("Date", text::date(clock::wall()))
-            .field("Gatecast", 1)
-            .field("X-Content-Type-Options", "nosniff")
-            .field("Cross-Origin-Resource-Policy", "same-origin")
-            .field("Referrer-Policy", "no-referrer")
-            .field("Connection", if closes { "close" } else { "keep-alive" })
+        server::head(status, closes).field("Gatecast", 1)
     }
 
     /// Sends `response`. A client that does not accept it is closed by its next read.

@@ -21,6 +21,7 @@ pub mod manifest;
 pub mod mpegts;
 pub mod native;
 pub mod percent;
+pub mod prometheus;
 pub mod relay;
 pub mod rtp;
 pub mod session_log;

@@ -15,7 +15,7 @@ use crate::{
             self, PACKET, PCR_HZ, PCR_WRAP, TsPacket,
             continuity::{Continuity, ContinuityCounts},
             framing::Framing,
-            tables::ProgramTables,
+            tables::{ElementaryStream, ProgramTables},
         },
         rtp::{self, RtpHeader, SequenceCounts, SequenceTracker},
     },
@@ -165,6 +165,11 @@ impl StreamMonitor {
     /// The PIDs that carry pictures, as far as the tables have come.
     pub fn video(&self) -> &[u16] {
         self.tables.video()
+    }
+
+    /// What the stream holds, as far as the tables have come.
+    pub fn streams(&self) -> impl Iterator<Item = ElementaryStream> {
+        self.tables.streams()
     }
 
     /// What to send to a viewer that joins, before `next`: the tables, in the form of `next`.

@@ -8,6 +8,7 @@ use std::{
 
 use crate::{
     error::{Error, Result},
+    net::http::guard::AccessGuard,
     relay::hub::Limits,
 };
 
@@ -22,6 +23,7 @@ pub struct RelayBuilder {
     pub(super) gather: Duration,
     pub(super) limits: Limits,
     pub(super) log_dir: Option<PathBuf>,
+    pub(super) access: AccessGuard,
 }
 
 /// The default of `RelayBuilder::gather`: 99 of 100 datagrams are at their viewers within half a
@@ -52,6 +54,7 @@ impl RelayBuilder {
                 viewers_per_address: VIEWERS_PER_ADDRESS,
             },
             log_dir: None,
+            access: AccessGuard::new(None, Vec::new(), Vec::new()),
         }
     }
 
@@ -105,6 +108,13 @@ impl RelayBuilder {
     #[doc(hidden)]
     pub fn viewers_per_address(mut self, viewers: usize) -> Self {
         self.limits.viewers_per_address = viewers;
+        self
+    }
+
+    /// Who may read the page and change something on it; only this machine unless given.
+    #[doc(hidden)]
+    pub fn access(mut self, guard: AccessGuard) -> Self {
+        self.access = guard;
         self
     }
 

@@ -21,6 +21,7 @@ use crate::{
     relay::{
         http,
         hub::Hub,
+        page::RelayHttp,
         viewer::{SessionOver, Viewer},
     },
     server::listener::{Connection, ConnectionSlot},
@@ -39,11 +40,11 @@ struct ControlSession<'a> {
 }
 
 /// Serves one control connection to its end.
-pub(super) fn serve(hub: &Hub, connection: Connection, slot: &ConnectionSlot) {
+pub(super) fn serve(hub: &Hub, page: &RelayHttp, connection: Connection, slot: &ConnectionSlot) {
     socket::consent(&connection.stream);
     let begun = clock::now();
     if asks_by_http(&connection.stream, begun.after(silence(None, hub.limits.silence))) {
-        return http::serve(hub, &connection, slot);
+        return http::serve(hub, page, &connection, slot);
     }
     let peer = connection.peer;
     let mut session =
@@ -131,10 +132,13 @@ impl ControlSession<'_> {
                     let reason = format!("a receipt of {got} datagrams where {sent} were sent");
                     return ControlReply::Error(reason);
                 }
-                *lock(&viewer.receiver_report) = Some(report);
+                let lost = sent.network_lost(Some(&report));
+                *lock(&viewer.receiver_report) = Some((report, lost));
                 return ControlReply::Report(sent);
             }
-            (_, Some(viewer)) => self.hub.set_state(viewer, after),
+            (_, Some(viewer)) => {
+                self.hub.set_states(|other| other.number == viewer.number, after);
+            }
             (_, None) => {}
         }
         ControlReply::Ok

@@ -211,6 +211,11 @@ impl Forwarder {
         if let Ok(mut shown) = self.hub.input.counts.try_lock() {
             *shown = counts;
         }
+        if let Ok(mut shown) = self.hub.input.streams.try_lock()
+            && !self.monitor.streams().eq(shown.iter().copied())
+        {
+            *shown = self.monitor.streams().collect();
+        }
     }
 
     /// Counts the batch. Returns its packets where somebody watches over HTTP.
@@ -308,12 +313,12 @@ impl Forwarder {
 /// Leaves a batch for the thread of a viewer over HTTP, where there is room for it.
 fn queue_for(viewer: &Viewer, chunk: &Arc<StreamChunk>, loss: &SourceLoss) {
     let hot = &viewer.hot;
-    let Some(queue) = viewer.queue.as_ref().filter(|_| viewer.state() == ViewerState::Running)
-    else {
-        return;
-    };
-    if !queue.offer(chunk) {
-        bump(&hot.dropped, chunk.came.len() as u64);
+    let datagrams = chunk.came.len() as u64;
+    match (viewer.state(), &viewer.queue) {
+        (ViewerState::Paused, _) => return bump(&hot.paused, datagrams),
+        (ViewerState::Running, Some(queue)) if queue.offer(chunk) => {}
+        (ViewerState::Running, Some(_)) => bump(&hot.dropped, datagrams),
+        _ => return,
     }
     bump(&hot.cc, loss.cc);
     bump(&hot.rtp_lost, loss.rtp_lost);

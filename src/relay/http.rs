@@ -13,7 +13,7 @@ use crate::{
     net::{
         address, clock, copy,
         http::{
-            host,
+            host, server,
             server::{HttpConnection, REQUEST_LIMIT},
         },
         socket,
@@ -30,9 +30,11 @@ use crate::{
         atomic_histogram::bump,
         chunk::{ChunkQueue, StreamChunk},
         hub::Hub,
+        page::RelayHttp,
         viewer::{SessionOver, Viewer},
     },
     server::listener::{Connection, ConnectionSlot},
+    text::CLIENT_NAME_MAX,
 };
 
 /// The stream.
@@ -52,9 +54,16 @@ const STALL_LIMIT: Duration = Duration::from_secs(10);
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Serves one request, which may be for the stream.
-pub(super) fn serve(hub: &Hub, connection: &Connection, slot: &ConnectionSlot) {
+pub(super) fn serve(hub: &Hub, page: &RelayHttp, connection: &Connection, slot: &ConnectionSlot) {
     let mut http = HttpConnection::new(Arc::clone(&connection.stream), connection.peer, b"");
     let sent = match http.read_request(clock::now().after(REQUEST_LIMIT)) {
+        Ok(Some((request, _))) if !matches!(&*request.path, STREAM | PLAYLIST) => {
+            let without_body = request.method == HttpMethod::Head;
+            let answer = page.answer(hub, &http, &request);
+            answer.and_then(|response| {
+                response.map_or(Ok(()), |response| respond(&http, &response, without_body))
+            })
+        }
         Ok(Some((request, _))) => answer(hub, &http, &request, slot),
         Ok(None) => Ok(()),
         Err(error) => respond(&http, &HttpResponse::text(error.status, error.to_string()), false),
@@ -65,12 +74,9 @@ pub(super) fn serve(hub: &Hub, connection: &Connection, slot: &ConnectionSlot) {
     http.close();
 }
 
-fn head(status: u16) -> HeadBuilder {
-    HeadBuilder::response(status).field("Connection", "close")
-}
-
 fn respond(http: &HttpConnection, response: &HttpResponse, without_body: bool) -> io::Result<()> {
-    http.respond(response, head(response.status), without_body)
+    let head = server::head(response.status, true).field("Cache-Control", "no-store");
+    http.respond(response, head, without_body)
 }
 
 fn answer(
@@ -86,6 +92,10 @@ fn answer(
         (None, STREAM) if !without_body => match add_viewer(hub, http) {
             Ok((viewer, chunks)) => {
                 slot.settle(true);
+                let name = request.agent().unwrap_or_default();
+                let name = &name[..name.floor_char_boundary(CLIENT_NAME_MAX)];
+                // It is set once, here.
+                let _ = viewer.name.set(name.to_owned());
                 log::info!("viewer {}: connected over HTTP at {}", viewer.number, viewer.to);
                 let Err(over) = watch(&viewer, http, &chunks);
                 // A relay that stops closes the connection too.
@@ -97,12 +107,11 @@ fn answer(
             Err(error) => HttpResponse::text(503, error.to_string()).field("Retry-After", "10"),
         },
         (None, STREAM) => return http.send(&stream_head(), STALL_LIMIT),
-        (None, PLAYLIST) => {
+        (None, _) => {
             let at = address::canonical(http.stream.local_addr()?);
             let list = format!("#EXTM3U\n#EXTINF:-1,gatecast relay\nhttp://{at}{STREAM}\n");
             HttpResponse::new(200, "audio/x-mpegurl", list)
         }
-        _ => HttpResponse::text(404, format!("the stream is {STREAM}, a list with it {PLAYLIST}")),
     };
     respond(http, &response, without_body)
 }
@@ -124,7 +133,8 @@ fn refusal(request: &HttpRequest) -> Option<HttpResponse> {
 }
 
 fn stream_head() -> Vec<u8> {
-    let head = head(200).field("Content-Type", "video/mp2t").field("Accept-Ranges", "none");
+    let head = HeadBuilder::response(200).field("Connection", "close");
+    let head = head.field("Content-Type", "video/mp2t").field("Accept-Ranges", "none");
     head.field("Cache-Control", "no-store").encode()
 }
 

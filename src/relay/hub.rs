@@ -21,6 +21,7 @@ use crate::{
         lock,
     },
     proto::{
+        mpegts::tables::ElementaryStream,
         relay::{
             ViewerState,
             log::{ViewerEnd, ViewerRecord},
@@ -75,6 +76,8 @@ struct Roster {
 pub(super) struct InputCounters {
     /// As of the last batch at whose end nobody was reading it.
     pub(super) counts: Mutex<StreamCounts>,
+    /// What the stream holds, as far as its tables have come.
+    pub(super) streams: Mutex<Vec<ElementaryStream>>,
     pub(super) foreign: AtomicU64,
     pub(super) stale: AtomicU64,
     pub(super) batches: AtomicU64,
@@ -137,17 +140,25 @@ impl Hub {
         Ok(viewer)
     }
 
-    /// Changes the state of `viewer`. When this returns, nothing is being sent to it because of its
-    /// old state, and what comes from now on is handled by the new one.
-    pub(super) fn set_state(&self, viewer: &Viewer, state: ViewerState) {
+    /// Changes the state of the viewers that are here and that `is_meant` names; returns how many.
+    /// Then nothing is being sent to them because of their old state, and what comes from now on is
+    /// handled by the new one.
+    pub(super) fn set_states(
+        &self,
+        is_meant: impl Fn(&Viewer) -> bool,
+        state: ViewerState,
+    ) -> usize {
         let roster = lock(&self.roster);
-        self.apply_state(viewer, state);
+        let is_here = |viewer: &&Arc<Viewer>| viewer.state() != ViewerState::Unconnected;
+        let meant = roster.viewers.iter().filter(is_here).filter(|viewer| is_meant(viewer));
+        let count = meant.inspect(|viewer| self.apply_state(viewer, state)).count();
         if state == ViewerState::Running {
             self.wait_until_reading(roster);
         } else {
             drop(roster);
         }
         self.wait_round_end();
+        count
     }
 
     /// Waits until the source thread has woken up.
@@ -184,7 +195,7 @@ impl Hub {
             to: viewer.to,
             watched: clock::now().since(viewer.joined),
             sent: self.sender_report(viewer),
-            received: *lock(&viewer.receiver_report),
+            received: lock(&viewer.receiver_report).map(|(report, _)| report),
             end,
             reason,
         });

@@ -7,6 +7,7 @@
 //!   `atomic_histogram`: delays
 //! - `control`: a viewer's control connection, a thread each; `http`: a viewer over HTTP, the same;
 //!   `chunk`: what waits for it
+//! - `page`: who sees what, for people and machines, and the buttons
 //! - `viewer_log`: the relay log
 //! - `snapshot`: what everything is doing at a moment
 //! - [`watch`]: the watching side
@@ -42,7 +43,7 @@ use crate::{
         files,
     },
     proto::relay::{log::ViewerRecord, status::RelaySnapshot},
-    relay::{forward::Forwarder, hub::Hub, viewer_log::ViewerLogger},
+    relay::{forward::Forwarder, hub::Hub, page::RelayHttp, viewer_log::ViewerLogger},
     server::listener::Listener,
 };
 
@@ -54,6 +55,7 @@ mod forward;
 mod gather;
 mod http;
 mod hub;
+mod page;
 mod send;
 mod snapshot;
 mod viewer;
@@ -199,7 +201,8 @@ impl RelayBuilder {
         let most = self.limits.viewers;
         let hub = Arc::new(Hub::new(self.limits, socket, logger.handle()));
         let serving = Arc::clone(&hub);
-        let handler = move |connection, slot: &_| control::serve(&serving, connection, slot);
+        let page = RelayHttp::new(self.access);
+        let handler = move |connection, slot: &_| control::serve(&serving, &page, connection, slot);
         let listener = Listener::start_bare(listen, Arc::new(handler), most)?;
         let source = Forwarder::new(Arc::clone(&hub), self.gather);
         let thread = net::spawn("relay-source", move || source.run())

@@ -43,19 +43,23 @@ impl Hub {
             batches: read(&input.batches),
             dropped,
             delay: all.delay(longest_us),
+            streams: lock(&input.streams).clone(),
             viewers: viewers.iter().map(|viewer| self.viewer_snapshot(viewer, now)).collect(),
         }
     }
 
     fn viewer_snapshot(&self, viewer: &Viewer, now: Moment) -> ViewerSnapshot {
+        let told = *lock(&viewer.receiver_report);
         ViewerSnapshot {
             viewer: viewer.number,
+            name: viewer.name.get().cloned(),
             to: viewer.to,
             state: viewer.state(),
             native: viewer.native.load(Ordering::Relaxed),
             watched: now.since(viewer.joined),
             sent: self.sender_report(viewer),
-            received: *lock(&viewer.receiver_report),
+            received: told.map(|(report, _)| report),
+            network_lost_at_most: told.and_then(|(_, lost)| lost),
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::{
     net::{SocketAddr, TcpStream, UdpSocket},
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
 };
@@ -44,7 +44,10 @@ pub(super) struct Viewer {
     /// Since when, and when last, its host said that nobody listens; 0 for never.
     pub(super) refused_since: AtomicU64,
     pub(super) refused_last: AtomicU64,
-    pub(super) receiver_report: Mutex<Option<ReceiverReport>>,
+    /// What it told last, and how many datagrams had been sent and were not in it.
+    pub(super) receiver_report: Mutex<Option<(ReceiverReport, Option<u64>)>>,
+    /// Its program, where it says so.
+    pub(super) name: OnceLock<String>,
     /// Why the source thread let it go.
     expelled: Mutex<Option<(ViewerEnd, String)>>,
 }
@@ -103,6 +106,7 @@ impl Viewer {
             refused_since: AtomicU64::new(0),
             refused_last: AtomicU64::new(0),
             receiver_report: Mutex::default(),
+            name: OnceLock::new(),
             expelled: Mutex::default(),
         }
     }

@@ -300,6 +300,8 @@ run --size 100
 run --size 1kB --log-dir /proc/nope
 run --size 1kB --keep f.bin
 relay --listen 70000
+relay --json --events
+relay --token short
 relay --log-dir /proc/nope
 relay --input 127.0.0.1:NOBODY --port 0
 watch 127.0.0.1:NOBODY --port 80

@@ -8,6 +8,7 @@ mod common;
 
 mod auto;
 mod chain;
+mod dashboard;
 mod doctor;
 #[cfg(unix)]
 mod faults;

@@ -34,7 +34,7 @@ fn pictures() -> Option<PathBuf> {
     std::env::var_os("GATECAST_PICTURES").map(PathBuf::from)
 }
 
-fn have_browser() -> bool {
+pub(crate) fn have_browser() -> bool {
     have("chromium with chromedriver", installed("chromedriver") && installed("chromium"))
 }
 
@@ -53,7 +53,7 @@ for (const e of document.querySelectorAll('h1,h2,h3,p,b,a,code,button,figcaption
 return cut";
 
 /// Takes pictures of the page in the size of a desk screen and of a phone, light and dark.
-fn take_pictures(browser: &Browser, name: &str) {
+pub(crate) fn take_pictures(browser: &Browser, name: &str) {
     for (place, width, height) in [("desk", DESK.0, DESK.1), ("phone", 400, 844)] {
         for scheme in ["light", "dark"] {
             browser.set_view(width, height, scheme);
@@ -81,7 +81,7 @@ fn colour(browser: &Browser, selector: &str) -> Value {
 }
 
 /// Asserts that what `selector` finds is red, on a light ground and on a dark one.
-fn is_red(browser: &Browser, selector: &str) {
+pub(crate) fn is_red(browser: &Browser, selector: &str) {
     for (scheme, red) in [("dark", "rgb(255, 138, 128)"), ("light", "rgb(179, 38, 30)")] {
         browser.set_view(DESK.0, DESK.1, scheme);
         assert_eq!(colour(browser, selector), red, "{selector}, {scheme}");
@@ -89,7 +89,7 @@ fn is_red(browser: &Browser, selector: &str) {
 }
 
 /// The texts of all that `selector` finds.
-fn texts(browser: &Browser, selector: &str) -> Vec<String> {
+pub(crate) fn texts(browser: &Browser, selector: &str) -> Vec<String> {
     let all = browser.script(&format!(
         "return [...document.querySelectorAll('{selector}')].map(e => e.textContent)"
     ));

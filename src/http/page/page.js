@@ -1,30 +1,4 @@
-'use strict';
-const $ = id => document.getElementById(id);
-// Whatever came from a client is text, and what would turn or hide text is shown as a code.
-const safe = text => String(text).replace(
-  /[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g,
-  ch => '\\u{' + ch.codePointAt(0).toString(16) + '}');
-const make = (tag, text, kind) => {
-  const element = document.createElement(tag);
-  if (text !== undefined) element.textContent = text;
-  if (kind) element.className = kind;
-  return element;
-};
-const set = (element, text) => { if (element.textContent !== text) element.textContent = text; };
-const show = (element, shown) => { if (element.hidden === shown) element.hidden = !shown; };
-const given = value => value !== null && value !== undefined;
-
-const bytes = count => {
-  if (!given(count)) return '-';
-  for (const [unit, size] of [['TB', 1e12], ['GB', 1e9], ['MB', 1e6], ['kB', 1e3]])
-    if (count >= size) return +(count / size).toFixed(count / size < 10 ? 2 : 1) + ' ' + unit;
-  return count + ' B';
-};
-const rate = mbit => !given(mbit) ? '-' : mbit.toFixed(mbit < 10 ? 2 : 1) + ' Mbit/s';
-const seconds = s => !given(s) ? '-' : s < 10 ? s.toFixed(3) + ' s' : s < 120 ? s.toFixed(1) + ' s' : Math.floor(s / 60) + ' min ' + Math.round(s % 60) + ' s';
 const left = s => !isFinite(s) ? '' : s < 90 ? Math.ceil(s) + ' s' : Math.ceil(s / 60) + ' min';
-const us = n => !given(n) ? '-' : n < 1000 ? n + ' us' : (n / 1000).toFixed(n < 1e5 ? 2 : 0) + ' ms';
-
 const quote = text => /^[\w.\/:@%+-]+$/.test(text) ? text : "'" + text.replace(/'/g, "'\\''") + "'";
 const path = name => encodeURIComponent(name).replace(/[!'()*]/g, c => '%' + c.charCodeAt(0).toString(16).toUpperCase());
 // On the server's own machine the page is asked for at an address that clients cannot use.
@@ -45,20 +19,10 @@ let files = [];
 let verdict = '';
 const panels = new Map();
 
-const token = () => document.querySelector('meta[name=gatecast-token]').content
-  || new URLSearchParams(location.hash.slice(1)).get('token')
-  || new URLSearchParams(location.search).get('token') || '';
-// A server with a key gives its figures to whoever has the token, where the page itself was asked for.
-const at = path => { const held = new URLSearchParams(location.search).get('token');
-  return held ? path + (path.includes('?') ? '&' : '?') + 'token=' + encodeURIComponent(held) : path; };
-
 function release(session, panel) {
   const word = panel.token.value || token();
   panel.button.disabled = true;
-  fetch('/sessions/' + session + '/release', {method: 'POST', headers: {'Gatecast-Token': word}})
-    .then(answer => answer.text().then(text => [answer.ok, text]))
-    .then(([ok, text]) => set(panel.said, text.trim() || (ok ? 'released' : 'refused')))
-    .catch(() => set(panel.said, 'the server did not answer'))
+  post('/sessions/' + session + '/release', word, panel.said)
     .finally(() => { panel.asked = true; panel.button.disabled = false; });
 }
 
@@ -94,21 +58,6 @@ function makePanel(session) {
   return panel;
 }
 
-function figure(text, label, kind) {
-  const span = make('span', label);
-  span.prepend(make('b', text, kind));
-  return span;
-}
-// What is not known has no place.
-function figures(element, list) {
-  const known = list.filter(([text]) => text !== '-');
-  const key = JSON.stringify(known);
-  if (element.dataset.key === key) return;
-  element.dataset.key = key;
-  element.replaceChildren(...known.map(([text, label, kind]) => figure(text, label, kind)));
-}
-
-const count = (number, word) => number + ' ' + word + (number === 1 ? '' : 's');
 // Numbers in order, with the runs among them as ranges: 3, 7-25.
 function ranges(numbers) {
   const runs = [];
@@ -474,12 +423,6 @@ const widths = new ResizeObserver(() => {
 });
 for (const box of document.querySelectorAll('.scroll')) { widths.observe(box); widths.observe(box.firstElementChild); }
 
-function link(text, kind) {
-  set($('link'), text);
-  $('link').className = kind;
-  document.body.className = kind;
-  if (kind === 'lost') document.title = 'no answer - gatecast';
-}
 set($('where'), location.host);
 const source = new EventSource(at('/events'));
 source.addEventListener('open', () => link('live', 'live'));

@@ -16,6 +16,7 @@ use crate::{
         head::HeadBuilder,
         request::{HttpRequest, RequestBuf},
         response::HttpResponse,
+        text,
     },
     units::Moment,
 };
@@ -31,6 +32,16 @@ pub struct HttpConnection {
     pub closes: bool,
     /// What the client sent beyond the present request is kept here for the next one.
     buf: RequestBuf,
+}
+
+/// Begins a response's head with the fields that every response has.
+pub fn head(status: u16, closes: bool) -> HeadBuilder {
+    HeadBuilder::response(status)
+        .field("Date", text::date(clock::wall()))
+        .field("X-Content-Type-Options", "nosniff")
+        .field("Cross-Origin-Resource-Policy", "same-origin")
+        .field("Referrer-Policy", "no-referrer")
+        .field("Connection", if closes { "close" } else { "keep-alive" })
 }
 
 /// How long a head or a body that has begun to come may take.

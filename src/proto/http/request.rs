@@ -100,6 +100,11 @@ impl RequestBuf {
 }
 
 impl HttpRequest {
+    /// The program that asks, with its version: the first word of its User-Agent.
+    pub fn agent(&self) -> Option<&str> {
+        self.headers.get("user-agent")?.split(' ').next()
+    }
+
     /// True when a browser says that a page of another site made it send this request. It says so
     /// by Sec-Fetch-Site where it trusts the connection, else by Origin or Referer, whose host is
     /// then not ours. Other programs send none of them.

@@ -11,7 +11,18 @@ use super::{PACKET, TsPacket};
 pub struct ProgramTables {
     association: TableAssembler,
     maps: Vec<(u16, TableAssembler)>,
+    /// Each with the PID of the map that names it.
+    streams: Vec<(u16, ElementaryStream)>,
     video: Vec<u16>,
+}
+
+/// A stream of pictures, of sound or of other data, as a map names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ElementaryStream {
+    /// Its packets' PID.
+    pub pid: u16,
+    /// Its stream type (2.4.4.10, table 2-34).
+    pub kind: u8,
 }
 
 /// One table: the packets of its last whole section, and of the section that is coming in.
@@ -32,8 +43,8 @@ const SECTION_MAX: usize = 3 + 1021;
 /// fields a few more.
 const SECTION_PACKETS_MAX: usize = 16;
 
-/// Most PIDs with pictures that are known: more than a multiplex has programs.
-const VIDEO_MAX: usize = 2 * PROGRAMS_MAX;
+/// Most streams that are known: pictures and three sounds of each program of a multiplex.
+pub const STREAMS_MAX: usize = 4 * PROGRAMS_MAX;
 
 /// The stream types of pictures (2.4.4.10, table 2-34, and those in use beside it): MPEG-1, 2 and 4,
 /// H.264 and its layers, JPEG 2000, HEVC, VVC, AVS, Dirac, VC-1.
@@ -54,6 +65,7 @@ impl ProgramTables {
             if let Some(section) = self.association.handle(packet, TABLE_ASSOCIATION) {
                 let pids = map_pids(section);
                 self.maps.retain(|(pid, _)| pids.contains(pid));
+                self.streams.retain(|(map, _)| pids.contains(map));
                 for pid in pids {
                     if self.maps.iter().all(|&(known, _)| known != pid) {
                         self.maps.push((pid, TableAssembler::default()));
@@ -63,16 +75,22 @@ impl ProgramTables {
         } else if let Some((_, map)) = self.maps.iter_mut().find(|(known, _)| *known == pid)
             && let Some(section) = map.handle(packet, TABLE_MAP)
         {
-            let pids = video_pids(section);
-            self.video.retain(|pid| !pids.contains(pid));
-            self.video.extend(pids);
-            self.video.truncate(VIDEO_MAX);
+            self.streams.retain(|&(map, _)| map != pid);
+            self.streams.extend(streams(section).into_iter().map(|stream| (pid, stream)));
+            self.streams.truncate(STREAMS_MAX);
+            let video = self.streams.iter().filter(|(_, of)| VIDEO_TYPES.contains(&of.kind));
+            self.video = video.map(|(_, stream)| stream.pid).collect();
         }
     }
 
     /// The PIDs that carry pictures, of all programs.
     pub fn video(&self) -> &[u16] {
         &self.video
+    }
+
+    /// The streams of all programs.
+    pub fn streams(&self) -> impl Iterator<Item = ElementaryStream> {
+        self.streams.iter().map(|&(_, stream)| stream)
     }
 
     /// The packets to send to a player that joins, the association first; none until one was seen
@@ -135,20 +153,18 @@ fn map_pids(section: &[u8]) -> Vec<u16> {
     programs.iter().filter_map(pid).take(PROGRAMS_MAX).collect()
 }
 
-/// The PIDs of the pictures that a program map names.
-fn video_pids(section: &[u8]) -> Vec<u16> {
+/// The streams that a program map names.
+fn streams(section: &[u8]) -> Vec<ElementaryStream> {
     let length = |high: u8, low: u8| usize::from(u16::from_be_bytes([high, low]) & 0x0FFF);
-    let mut pids = Vec::new();
+    let mut streams = Vec::new();
     let mut rest = section.get(..section.len().saturating_sub(4)).unwrap_or_default();
     let program_info = rest.get(10..12).map_or(0, |info| length(info[0], info[1]));
     rest = rest.get(12 + program_info..).unwrap_or_default();
     while let Some(&[kind, high, low, info_high, info_low]) = rest.first_chunk() {
-        if VIDEO_TYPES.contains(&kind) {
-            pids.push(u16::from_be_bytes([high, low]) & 0x1FFF);
-        }
+        streams.push(ElementaryStream { pid: u16::from_be_bytes([high, low]) & 0x1FFF, kind });
         rest = rest.get(5 + length(info_high, info_low)..).unwrap_or_default();
     }
-    pids
+    streams
 }
 
 /// The CRC of sections (2.4.4, annex A): polynomial 0x04C11DB7, from ones, nothing reflected.
@@ -255,11 +271,46 @@ mod tests {
         let mut section = vec![2, 0xB0, 0, 0, 1, 0xC1, 0, 0, 0xE1, 0, 0xF0, 1, 9];
         section.extend([0x0F, 0xE1, 1, 0xF0, 2, 1, 2, 0x1B, 0xE1, 2, 0xF0, 0, 0x1B, 0xE1]);
         section.extend([0; 4]);
-        assert_eq!(video_pids(&section), [0x102]);
+        let named =
+            [(0x101, 0x0F), (0x102, 0x1B)].map(|(pid, kind)| ElementaryStream { pid, kind });
+        assert_eq!(streams(&section), named);
         for cut in 0..section.len() {
-            assert!(video_pids(&section[..cut]).len() <= 1);
+            assert!(named.starts_with(&streams(&section[..cut])));
         }
-        assert_eq!(video_pids(&[0xFF; 1024]).len(), 0);
+        assert_eq!(streams(&[0xFF; 1024]).len(), 0);
+    }
+
+    #[test]
+    fn streams_are_those_of_the_newest_maps_up_to_a_limit() {
+        let map = |streams: &[(u16, u8)]| {
+            let mut body = vec![2, 0xB0, 0, 0, 1, 0xC1, 0, 0, 0xE1, 0, 0xF0, 0];
+            for (pid, kind) in streams {
+                body.push(*kind);
+                body.extend((0xE000 | pid).to_be_bytes());
+                body.extend([0xF0, 0]);
+            }
+            body[2] = u8::try_from(body.len() - 3 + 4).expect("short");
+            body
+        };
+        let mut tables = fed(&[sample::pat(0, 0x1000)]);
+        let feed = |tables: &mut ProgramTables, counter, streams: &[(u16, u8)]| {
+            let packet = sample::section(0x1000, counter, &map(streams));
+            tables.handle(TsPacket(&packet));
+            tables.streams().map(|stream| (stream.pid, stream.kind)).collect::<Vec<_>>()
+        };
+        let first = [(0x100, 0x1B), (0x101, 0x0F)];
+        assert_eq!(feed(&mut tables, 0, &first), first);
+        // Another encoder: the old pictures are none any more.
+        assert_eq!(feed(&mut tables, 1, &[(0x200, 0x24)]), [(0x200, 0x24)]);
+        assert_eq!(tables.video(), [0x200]);
+        tables.handle(TsPacket(&sample::pat(1, 0x1001)));
+        assert_eq!(tables.streams().count(), 0, "the program is gone");
+        let mut tables = ProgramTables {
+            streams: vec![(1, ElementaryStream { pid: 1, kind: 2 }); STREAMS_MAX],
+            maps: vec![(0x1000, TableAssembler::default())],
+            ..ProgramTables::default()
+        };
+        assert_eq!(feed(&mut tables, 0, &first).len(), STREAMS_MAX);
     }
 
     #[test]

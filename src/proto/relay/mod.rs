@@ -32,7 +32,9 @@
 //! | silence before CONECTAR | [`OPENING_MAX`], then the connection is closed |
 //! | port | [`PORT_MIN`] to 65535 |
 
+pub mod events;
 pub mod log;
+pub mod metrics;
 pub mod reports;
 pub mod status;
 

@@ -5,6 +5,7 @@ use std::{fmt, net::SocketAddr, time::Duration};
 use crate::{
     proto::{
         histogram::Delay,
+        mpegts::tables::ElementaryStream,
         relay::{
             ViewerState,
             reports::{ReceiverReport, SenderReport},
@@ -37,6 +38,8 @@ pub struct RelaySnapshot {
     /// Datagrams that the system dropped at the input while somebody watched; `None` where it does
     /// not tell.
     pub dropped: Option<u64>,
+    /// What the stream holds, as far as its tables have come.
+    pub streams: Vec<ElementaryStream>,
     /// The viewers, in the order in which they came.
     pub viewers: Vec<ViewerSnapshot>,
     /// Time through the relay, of every datagram to every viewer that is here.
@@ -48,6 +51,8 @@ pub struct RelaySnapshot {
 pub struct ViewerSnapshot {
     /// Its number, from 1.
     pub viewer: u64,
+    /// Its program, where it says so.
+    pub name: Option<String>,
     /// Where datagrams go.
     pub to: SocketAddr,
     /// Running or paused.
@@ -60,6 +65,9 @@ pub struct ViewerSnapshot {
     pub sent: SenderReport,
     /// What it received, as it last reported.
     pub received: Option<ReceiverReport>,
+    /// Datagrams that were sent before that report and are not in it. What was on its way then is
+    /// counted too.
+    pub network_lost_at_most: Option<u64>,
 }
 
 /// The watching side at a moment.

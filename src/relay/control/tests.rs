@@ -64,7 +64,7 @@ fn expelled_viewer_gives_no_commands_and_frees_its_place() {
     // thread reads in between is what the client had said already.
     let viewer = scene.relay.hub.viewers().remove(0);
     viewer.expel(ViewerEnd::Refused, "nobody listens".to_owned());
-    scene.relay.hub.set_state(&viewer, ViewerState::Unconnected);
+    scene.relay.hub.set_states(|_| true, ViewerState::Unconnected);
     drop(viewer);
     assert_eq!(scene.ask(&scene.conectar(1)), "ERROR nobody listens\n");
     assert_eq!(scene.read_line(), "", "and closed");
@@ -78,9 +78,7 @@ fn expelled_viewer_gives_no_commands_and_frees_its_place() {
 fn connection_never_gets_a_second_viewer() {
     let mut scene = Scene::new();
     assert_eq!(scene.ask(&scene.conectar(0)), "OK\n");
-    let viewer = scene.relay.hub.viewers().remove(0);
-    scene.relay.hub.set_state(&viewer, ViewerState::Unconnected);
-    drop(viewer);
+    scene.relay.hub.set_states(|_| true, ViewerState::Unconnected);
     let answer = scene.ask(&scene.conectar(1));
     assert_eq!(answer, "ERROR this connection has had its viewer\n");
     assert_eq!(scene.relay.snapshot().viewers.len(), 1);

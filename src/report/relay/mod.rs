@@ -24,9 +24,6 @@ use crate::{
     units::{mbit_per_second, total},
 };
 
-#[cfg(feature = "cli")]
-pub mod events;
-
 /// True when the file begins as a relay log does; anything else is left to the session log's
 /// reader, which says what is wrong with it.
 pub fn is_relay_log(path: &Path) -> bool {

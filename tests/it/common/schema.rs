@@ -7,7 +7,7 @@ pub(crate) const SESSION: &str = include_str!("../../../src/report/session.schem
 /// `gatecast.event/1`
 pub(crate) const EVENT: &str = include_str!("../../../src/http/event.schema.json");
 /// `gatecast.relay/1`, `gatecast.watch/1` and `gatecast.visits/1`
-pub(crate) const LIVE: &str = include_str!("../../../src/report/relay/relay.schema.json");
+pub(crate) const LIVE: &str = include_str!("../../../src/proto/relay/relay.schema.json");
 /// `gatecast.study/1`
 pub(crate) const STUDY: &str = include_str!("../../../src/testbed/study/study.schema.json");
 

@@ -10,7 +10,7 @@ use gatecast::internals::{
     client::FetchRun,
     http,
     http::{HttpConfig, client::HttpTarget},
-    net::address,
+    net::{address, http::subscribers::SUBSCRIBERS_MAX},
     server::{builder::ServerCoreBuilder, catalog::Catalog, config::ServerConfig},
     text::FileName,
     transport::tcp,
@@ -113,9 +113,9 @@ fn one_address_cannot_take_all_places_of_events() {
             let status = peer.read_line();
             (peer, status)
         };
-        let crowd: Vec<_> = (0..http::SUBSCRIBERS_MAX).map(|_| subscribe(elsewhere)).collect();
+        let crowd: Vec<_> = (0..SUBSCRIBERS_MAX).map(|_| subscribe(elsewhere)).collect();
         let ok = crowd.iter().filter(|(_, status)| status == "HTTP/1.1 200 OK\r").count();
-        assert!((8..http::SUBSCRIBERS_MAX).contains(&ok), "{ok} places for one address");
+        assert!((8..SUBSCRIBERS_MAX).contains(&ok), "{ok} places for one address");
         let dashboard = subscribe(here);
         assert_eq!(dashboard.1, "HTTP/1.1 200 OK\r");
         drop((crowd, dashboard));

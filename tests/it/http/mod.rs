@@ -19,6 +19,7 @@ use gatecast::internals::{
     digest::Digest,
     http,
     http::{Documents, HttpConfig},
+    net::http::subscribers::SUBSCRIBERS_MAX,
     report::csv,
     server::config::ServerConfig,
     session::Via,
@@ -482,7 +483,7 @@ fn subscribers_see_the_same_state_and_too_many_get_503() {
         }
         states.dedup();
         assert!(states.len() <= 3, "one snapshot for all: {}", states.len());
-        let mut crowd: Vec<Peer> = (40..http::SUBSCRIBERS_MAX).map(|_| subscribe()).collect();
+        let mut crowd: Vec<Peer> = (40..SUBSCRIBERS_MAX).map(|_| subscribe()).collect();
         crowd.iter_mut().for_each(|peer| while !peer.read_line().starts_with("data: ") {});
         assert_eq!(get(&server, "/events", "").0, 503);
         drop(crowd);

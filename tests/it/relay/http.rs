@@ -30,8 +30,14 @@ fn answer(relay: &Relay, request: &str) -> String {
 }
 
 /// A viewer over HTTP that has read the head of its answer.
-fn viewer(relay: &Relay) -> TcpStream {
-    let mut stream = ask(relay, "GET /live.ts HTTP/1.1\r\nHost: relay\r\n\r\n");
+pub(super) fn viewer(relay: &Relay) -> TcpStream {
+    viewer_named(relay, "")
+}
+
+/// The same, whose program says that it is `agent`.
+pub(super) fn viewer_named(relay: &Relay, agent: &str) -> TcpStream {
+    let request = format!("GET /live.ts HTTP/1.1\r\nHost: relay\r\nUser-Agent: {agent}\r\n\r\n");
+    let mut stream = ask(relay, &request);
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
@@ -161,7 +167,7 @@ fn other_requests_get_a_sentence_and_no_place() {
         let list = get("/live.m3u", "");
         let url = format!("http://{}/live.ts\n", relay.local_addr());
         assert!(list.starts_with("HTTP/1.1 200 ") && list.ends_with(&url), "{list}");
-        assert!(get("/", "").starts_with("HTTP/1.1 404 "));
+        assert!(get("/live", "").starts_with("HTTP/1.1 403 "), "the page's own rules");
         assert!(get("/live.ts", "Range: bytes=100-\r\n").starts_with("HTTP/1.1 416 "));
         let posted = "POST /live.ts HTTP/1.1\r\nHost: relay\r\nContent-Length: 0\r\n\r\n";
         let refusal = answer(&relay, posted);

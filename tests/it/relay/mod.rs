@@ -2,6 +2,7 @@
 
 mod hostile;
 mod http;
+mod page;
 mod source;
 
 use std::{

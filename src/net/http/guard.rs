@@ -11,17 +11,20 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::{
-    net::clock,
-    proto::{http::request::HttpRequest, key::is_same},
+    net::{clock, http::host},
+    proto::{
+        http::{request::HttpRequest, response::HttpResponse},
+        key::is_same,
+    },
 };
 
 /// Who may read, and who may change something.
 #[derive(Debug)]
-pub(super) struct AccessGuard {
+pub struct AccessGuard {
     token: String,
     control_from: Vec<IpAddr>,
     /// Names of this server besides its own.
-    pub(super) hosts: Vec<String>,
+    hosts: Vec<String>,
 }
 
 /// The header field with the token.
@@ -33,16 +36,32 @@ pub fn random_token() -> String {
 }
 
 impl AccessGuard {
-    pub(super) fn new(
-        token: Option<String>,
-        control_from: Vec<IpAddr>,
-        hosts: Vec<String>,
-    ) -> Self {
+    /// By `token`, a random one if `None`, from loopback and `control_from`, asked for by `hosts` too.
+    pub fn new(token: Option<String>, control_from: Vec<IpAddr>, hosts: Vec<String>) -> Self {
         Self { token: token.unwrap_or_else(random_token), control_from, hosts }
     }
 
+    /// The refusal of a request for a host that this server is not.
+    pub fn refuse_host(&self, request: &HttpRequest) -> Option<HttpResponse> {
+        let host = request.host.as_deref().unwrap_or_default();
+        let why = || format!("'{host}' is not a name of this server; --host allows it");
+        (!host::is_ours(request, &self.hosts)).then(|| HttpResponse::text(403, why()))
+    }
+
+    /// The refusal of a change that `peer` asks for from the wrong place, or without the token.
+    pub fn refuse_change(&self, peer: SocketAddr, request: &HttpRequest) -> Option<HttpResponse> {
+        let why = if !self.may_change(peer) {
+            "changes are accepted from this machine only; --dashboard allows others"
+        } else if !self.has_token(request) {
+            "the token is missing or wrong"
+        } else {
+            return None;
+        };
+        Some(HttpResponse::text(403, why))
+    }
+
     /// True when `peer` may change something, with the token.
-    pub(super) fn may_change(&self, peer: SocketAddr) -> bool {
+    fn may_change(&self, peer: SocketAddr) -> bool {
         let ip = peer.ip().to_canonical();
         let mut others = self.control_from.iter();
         ip.is_loopback() || others.any(|&other| other == ip || other.is_unspecified())
@@ -50,7 +69,7 @@ impl AccessGuard {
 
     /// True when `peer` may read what is for the user of a server with a key: from this machine,
     /// or with the token, in its field or, since a page cannot set that, in the query.
-    pub(super) fn may_read(&self, peer: SocketAddr, request: &HttpRequest) -> bool {
+    pub fn may_read(&self, peer: SocketAddr, request: &HttpRequest) -> bool {
         let query = request.query_pairs().unwrap_or_default();
         let asked = query.get("token").unwrap_or_default();
         peer.ip().to_canonical().is_loopback()
@@ -59,13 +78,13 @@ impl AccessGuard {
     }
 
     /// True when the request carries the token.
-    pub(super) fn has_token(&self, request: &HttpRequest) -> bool {
+    fn has_token(&self, request: &HttpRequest) -> bool {
         let given = request.headers.get(TOKEN).unwrap_or_default();
         is_same(given.as_bytes(), self.token.as_bytes())
     }
 
     /// The token, for the page of a user on this machine.
-    pub(super) fn token_for(&self, peer: SocketAddr) -> Option<&str> {
+    pub fn token_for(&self, peer: SocketAddr) -> Option<&str> {
         let is_here = peer.ip().to_canonical().is_loopback();
         is_here.then_some(&*self.token)
     }

@@ -20,18 +20,18 @@ const LOOPBACK_PLACES: usize = 16;
 
 /// The subscribers of a server, counted by address.
 #[derive(Debug, Default)]
-pub(super) struct Subscribers(Mutex<BTreeMap<IpAddr, usize>>);
+pub struct Subscribers(Mutex<BTreeMap<IpAddr, usize>>);
 
 /// One subscriber's place; dropping it gives it back.
 #[derive(Debug)]
-pub(super) struct SubscriberPlace<'a> {
+pub struct SubscriberPlace<'a> {
     subscribers: &'a Subscribers,
     address: IpAddr,
 }
 
 impl Subscribers {
     /// Takes a place for `ip`, if there is one.
-    pub(super) fn take(&self, ip: IpAddr) -> Option<SubscriberPlace<'_>> {
+    pub fn take(&self, ip: IpAddr) -> Option<SubscriberPlace<'_>> {
         let address = counted_as(ip);
         let mut places = lock(&self.0);
         let of = |address: &IpAddr| places.get(address).copied().unwrap_or(0);
@@ -47,7 +47,7 @@ impl Subscribers {
     }
 
     /// How many there are.
-    pub(super) fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         lock(&self.0).values().sum()
     }
 }

@@ -1,5 +1,5 @@
-//! A relay and its viewers as JSON, a line each second: `gatecast.relay/1`, `gatecast.watch/1`,
-//! and `gatecast.visits/1` for a log.
+//! A relay and its viewers as JSON: a line each second, `gatecast.relay/1` and `gatecast.watch/1`,
+//! and `gatecast.visits/1` for those that have left.
 //!
 //! Names and units of the fields are a contract, written down in `relay.schema.json` beside this:
 //! fields may join, none changes. Counts are since the beginning, in datagrams where no unit is
@@ -34,6 +34,10 @@ pub fn relay_event(snapshot: &RelaySnapshot) -> String {
         json.count("dropped", snapshot.dropped);
         json.raw("batches", snapshot.batches);
         delay(json, &snapshot.delay);
+        json.each("streams", &snapshot.streams, |json, stream| {
+            json.raw("pid", stream.pid);
+            json.raw("type", stream.kind);
+        });
         json.each("viewers", &snapshot.viewers, viewer);
     }) + "\n"
 }
@@ -79,15 +83,18 @@ fn stream(json: &mut Json, counts: &StreamCounts) {
     json.number("jitter_us", counts.jitter_us);
 }
 
-// No `network_lost`: sent and received are not of one instant while the stream runs.
+// No `network_lost`: sent and received are not of one instant while the stream runs, and what is
+// on its way is in no report.
 fn viewer(json: &mut Json, view: &ViewerSnapshot) {
     json.raw("viewer", view.viewer);
+    json.maybe_text("name", view.name.as_ref());
     json.text("to", view.to.to_string());
     json.text("standing", view.state.to_string());
     json.truth("native", view.native);
     json.number("seconds", Some(view.watched.as_secs_f64()));
     json.member("sent", |json| sent(json, &view.sent));
     json.maybe_member("received", view.received.as_ref(), received);
+    json.count("network_lost_at_most", view.network_lost_at_most);
 }
 
 fn record(json: &mut Json, record: &ViewerRecord) {
