@@ -12,7 +12,7 @@ use gatecast::internals::{
     report::{csv, json, scaling},
     server::{
         catalog::Source,
-        config::ServerConfig,
+        config::{AutoMode, ServerConfig},
         gate::SeatConnection,
         transport::{SeatDetail, SendJob, SendResult, SendSession, Transport},
     },
@@ -213,7 +213,11 @@ fn page_fits_one_client_and_two_hundred() {
         return;
     }
     in_turn("page", Duration::from_secs(180), || {
-        let server = face(|settings| settings.rate = bytes_per_second(4_000_000), 40_000);
+        let settings = |settings: &mut ServerConfig| {
+            settings.rate = bytes_per_second(4_000_000);
+            settings.auto = AutoMode::Always;
+        };
+        let server = face(settings, 40_000);
         let folder = tempfile::tempdir().expect("a folder");
         let browser = Browser::start(folder.path());
         for group in [1_u16, 200] {
@@ -236,6 +240,10 @@ fn page_fits_one_client_and_two_hundred() {
                 take_pictures(&browser, "during-200");
             }
             browser.until_shows(&format!("{group} of {group} copies of f.bin are proven"));
+            let why = texts(&browser, "#after-slow li");
+            let chosen =
+                ["chosen: tcp (one client: no way is faster)", "chosen: tcp (no multicast: "];
+            assert!(why[0].starts_with(chosen[usize::from(group > 1)]), "{why:?}");
             // One number of clients is one point, and no plot.
             let plot = "const plot = document.querySelector('#plot');
                 return !plot.hidden && plot.querySelector('img').naturalWidth > 0";

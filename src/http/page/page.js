@@ -375,6 +375,18 @@ function plot(d) {
   }).catch(() => {});
 }
 
+// How the way was chosen: what was measured before the release, and what each way would have taken by it.
+function choice(d) {
+  if (!given(d.auto)) return [];
+  const {measured: m, predicted_s: p, why} = d.auto;
+  const links = [[m.server_up_bit_s, 'server up'], [m.least_down_bit_s, 'least down'], [m.group_bit_s, 'group']]
+    .filter(([bits]) => given(bits)).map(([bits, what]) => `${what} ${rate(bits / 1e6)}`);
+  const ways = Object.entries(p).filter(([, s]) => given(s)).map(([via, s]) => `${via} ${seconds(s)}`);
+  const said = [['Measured', links], ['predicted', ways]].filter(([, what]) => what.length)
+    .map(([word, what]) => `${word}: ${what.join(', ')}; `);
+  return [make('li', `${said.join('')}chosen: ${d.via}${why ? ` (${safe(why)})` : ''}`)];
+}
+
 // Why seats were slow, a line each; neighbours that wait for the same thing share one.
 function slow(d) {
   const lines = [];
@@ -387,8 +399,9 @@ function slow(d) {
     `${l.from === l.to ? `Seat ${l.from}` : `Seats ${l.from} to ${l.to}`}: ${safe(l.why.sentence)}`));
   if (lines.length > BARS_MAX) items.push(make('li', `and ${lines.length - BARS_MAX} more`));
   if (d.advice) items.push(make('li', 'To be faster: ' + safe(d.advice)));
-  $('after-slow').replaceChildren(...items);
-  show($('after-slow'), items.length > 0);
+  const all = [...choice(d), ...items];
+  $('after-slow').replaceChildren(...all);
+  show($('after-slow'), all.length > 0);
 }
 
 function ended(event) {
