@@ -265,7 +265,10 @@ pub fn without_measuring<'a>(
     let clients = seats.count() as u64;
     let why = match ways[..] {
         [] => format!("{why}the seats have no way in common"),
-        [via] => return Some((via, AutoChoice { why, ..AutoChoice::default() })),
+        [via] => {
+            let why = why.trim_end_matches("; ").to_owned();
+            return Some((via, AutoChoice { why, ..AutoChoice::default() }));
+        }
         _ if clients < 2 => "one client: no way is faster".to_owned(),
         _ if bytes.saturating_mul(clients) <= SMALL => "too small to measure for".to_owned(),
         _ => return None,

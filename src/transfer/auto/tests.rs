@@ -158,6 +158,7 @@ fn ways_that_a_seat_lacks_are_out_without_measuring() {
     let curl = known(FILE, &[all.clone(), of(&[])]).expect("clear");
     assert_eq!(curl.0, Via::Tcp);
     assert!(curl.1.starts_with("no multicast: seat 2 (pc) cannot use it"), "{}", curl.1);
+    assert!(curl.1.ends_with("cannot use it"), "{}", curl.1);
     let own = known(FILE, &[all.clone(), of(&[Via::Swarm])]).expect("clear");
     assert_eq!(own.0, Via::Swarm);
     let none = known(FILE, &[of(&[Via::Multicast]), of(&[Via::Swarm])]).expect("clear");
