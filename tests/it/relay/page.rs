@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read, Write},
-    net::{IpAddr, Shutdown, SocketAddr, TcpStream},
+    net::{IpAddr, SocketAddr, TcpStream},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -427,7 +427,7 @@ mod in_browser {
             browser.until_shows("All are paused, and nothing is read");
             press(&browser, "Resume all");
             browser.until_shows("Relaying to 10 viewers");
-            hostile.shutdown(Shutdown::Both).expect("connected");
+            hostile.shutdown(std::net::Shutdown::Both).expect("connected");
             drop((sending, labs, reading));
             browser.until_shows("Nobody watches, and nothing is read");
             assert_eq!(browser.complaints(), Vec::<String>::new());
