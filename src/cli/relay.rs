@@ -15,6 +15,7 @@ use crate::{
     proto::relay::{log::ViewerRecord, status::RelaySnapshot},
     relay::{MAX_VIEWERS, Relay, VIEWERS_PER_ADDRESS},
     report::{relay as report, relay::events, verdict::Verdict},
+    text::escape_path,
     units,
 };
 
@@ -23,8 +24,8 @@ use crate::{
 #[command(
     after_help = "Example: gatecast relay --input 127.0.0.1:65534 --listen 0.0.0.0:7000\n         \
 ffmpeg -re -i film.mp4 -c copy -f mpegts 'udp://127.0.0.1:65534?pkt_size=1316'\n\
-Exit code: 0 stopped while nobody watched; 1 could not run, or the log could not be written; 2 usage; \
-130 stopped while somebody watched."
+Exit code: 0 stopped while nobody watched, or the file was played; 1 could not run, or the log or the \
+recording could not be written; 2 usage; 130 stopped while somebody watched."
 )]
 pub(crate) struct RelayArgs {
     /// Where the stream comes
@@ -33,6 +34,25 @@ pub(crate) struct RelayArgs {
     #[arg(long, default_value = "127.0.0.1:65534", value_name = "ADDR:PORT")]
     #[arg(help_heading = "Network")]
     pub(crate) input: SocketAddr,
+    /// Send this file of MPEG-TS, at its own clock
+    ///
+    /// In place of an input. Its clock (PCR) runs while somebody watches, or it is recorded; at its
+    /// end the relay stops.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["input", "interface"])]
+    #[arg(help_heading = "Files")]
+    pub(crate) play: Option<PathBuf>,
+    /// Play the file again and again
+    #[arg(long = "loop", requires = "play", help_heading = "Files", hide_short_help = true)]
+    pub(crate) repeat: bool,
+    /// Record the stream into this folder, in segments
+    ///
+    /// With a list of them (m3u8). The input is then read also while nobody watches.
+    #[arg(long, value_name = "DIR", help_heading = "Files")]
+    pub(crate) record: Option<PathBuf>,
+    /// How long a segment is; it ends before the next picture that needs no earlier one
+    #[arg(long, default_value = "60s", value_parser = options::positive_duration, value_name = "TIME")]
+    #[arg(requires = "record", help_heading = "Files", hide_short_help = true)]
+    pub(crate) segment: Duration,
     /// The address of the interface on which the group is joined; the system's choice unless given
     #[arg(long, value_name = "ADDR", help_heading = "Network", hide_short_help = true)]
     pub(crate) interface: Option<Ipv4Addr>,
@@ -77,28 +97,24 @@ const UNFED: u32 = 5;
 /// It could not be begun, or the log or a result could not be written.
 pub(crate) fn run(args: &RelayArgs) -> Result<Verdict> {
     let requests = signals::listen()?;
-    let relay = Relay::builder()
-        .input(args.input)
-        .listen(args.listen)
-        .interface(args.interface)
-        .gather(args.gather)
-        .max_silence(args.max_silence)
-        .max_viewers(args.max_viewers)
-        .viewers_per_address(args.viewers_per_address)
-        .log_dir(&args.log_dir)
-        .start()?;
+    let mut relay = start(args)?;
     let (input, at) = (relay.input(), relay.local_addr());
-    output::eprintln(format_args!(
-        "relaying what comes to udp://{input} to viewers at {at}; stop with Ctrl-C"
-    ));
+    let source = match &args.play {
+        Some(file) => escape_path(file),
+        None => format!("what comes to udp://{input}"),
+    };
+    output::eprintln(format_args!("relaying {source} to viewers at {at}; stop with Ctrl-C"));
     let host = address::outward().filter(|_| at.ip().is_unspecified()).unwrap_or_else(|| at.ip());
     let url = SocketAddr::new(host, at.port());
     output::eprintln(format_args!("players open http://{url}/live.ts"));
+    if let Some(recording) = relay.snapshot().recording {
+        output::eprintln(format_args!("recording into {}", escape_path(&recording.list)));
+    }
     let gone = relay.records();
     let tick = crossbeam_channel::tick(EVERY);
     let mut over = Vec::new();
     let mut unfed = 0;
-    loop {
+    let is_played = loop {
         select! {
             recv(gone) -> record => {
                 let record = record.expect("the logger lives as long as the relay");
@@ -122,14 +138,41 @@ pub(crate) fn run(args: &RelayArgs) -> Result<Verdict> {
                          firewall drop UDP?"
                     ));
                 }
+                if let Some(ended) = relay.file_end() {
+                    ended?;
+                    output::eprintln(format_args!("{source} has been played"));
+                    break true;
+                }
             },
             recv(requests) -> request => if request != Ok(signals::SignalRequest::Release) {
-                let last = relay.snapshot();
-                over.extend(relay.stop()?);
-                return end(args, &last, over);
+                break false;
             }
         }
+    };
+    relay.finish_recording();
+    let last = relay.snapshot();
+    over.extend(relay.stop()?);
+    end(args, &last, over, is_played)
+}
+
+/// Starts the relay.
+fn start(args: &RelayArgs) -> Result<Relay> {
+    let mut builder = Relay::builder()
+        .input(args.input)
+        .listen(args.listen)
+        .interface(args.interface)
+        .gather(args.gather)
+        .max_silence(args.max_silence)
+        .max_viewers(args.max_viewers)
+        .viewers_per_address(args.viewers_per_address)
+        .log_dir(&args.log_dir);
+    if let Some(file) = &args.play {
+        builder = builder.play(file, args.repeat);
     }
+    if let Some(folder) = &args.record {
+        builder = builder.record(folder, args.segment);
+    }
+    builder.start()
 }
 
 /// Most viewers in the table at the end; the log has all.
@@ -143,7 +186,12 @@ fn print_record(ViewerRecord { viewer, to, end, watched, sent, .. }: &ViewerReco
 }
 
 /// Prints the results. A relay that is stopped while somebody watches was interrupted.
-fn end(args: &RelayArgs, last: &RelaySnapshot, mut over: Vec<ViewerRecord>) -> Result<Verdict> {
+fn end(
+    args: &RelayArgs,
+    last: &RelaySnapshot,
+    mut over: Vec<ViewerRecord>,
+    is_played: bool,
+) -> Result<Verdict> {
     over.sort_by_key(|record| record.viewer);
     if args.events {
         output::print(&events::relay_event(last))?;
@@ -151,5 +199,12 @@ fn end(args: &RelayArgs, last: &RelaySnapshot, mut over: Vec<ViewerRecord>) -> R
         output::print(&report::viewer_table(&over, output::width()))?;
         output::print(&report::input(last))?;
     }
-    Ok(if last.viewers.is_empty() { Verdict::AllVerified } else { Verdict::Interrupted })
+    if let Some(recording) = &last.recording {
+        output::eprintln(report::recording(recording));
+        if recording.failed.is_some() {
+            return Ok(Verdict::CouldNotRun);
+        }
+    }
+    let is_whole = is_played || last.viewers.is_empty();
+    Ok(if is_whole { Verdict::AllVerified } else { Verdict::Interrupted })
 }

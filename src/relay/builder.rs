@@ -22,6 +22,8 @@ pub struct RelayBuilder {
     pub(super) gather: Duration,
     pub(super) limits: Limits,
     pub(super) log_dir: Option<PathBuf>,
+    pub(super) record: Option<(PathBuf, Duration)>,
+    pub(super) play: Option<(PathBuf, bool)>,
 }
 
 /// The default of `RelayBuilder::gather`: the delay stays well below 5 ms. At 60 Mbit/s 17
@@ -52,6 +54,8 @@ impl RelayBuilder {
                 viewers_per_address: VIEWERS_PER_ADDRESS,
             },
             log_dir: None,
+            record: None,
+            play: None,
         }
     }
 
@@ -110,6 +114,21 @@ impl RelayBuilder {
     /// Writes the relay log into this folder, which is made when the first viewer has left.
     pub fn log_dir(mut self, folder: impl Into<PathBuf>) -> Self {
         self.log_dir = Some(folder.into());
+        self
+    }
+
+    /// Records the stream into this folder, in segments of about this length.
+    #[doc(hidden)]
+    pub fn record(mut self, folder: impl Into<PathBuf>, segment: Duration) -> Self {
+        self.record = Some((folder.into(), segment));
+        self
+    }
+
+    /// Sends this file of MPEG-TS at its own clock, again and again where `repeats`, in place of what
+    /// comes to the input.
+    #[doc(hidden)]
+    pub fn play(mut self, file: impl Into<PathBuf>, repeats: bool) -> Self {
+        self.play = Some((file.into(), repeats));
         self
     }
 }

@@ -207,6 +207,9 @@ impl Forwarder {
                 }
             }
         });
+        if let Some(chunk) = &chunk {
+            self.hub.record(chunk);
+        }
         bump(&self.hub.input.batches, 1);
         // Whoever reads the counts just now gets them after the next batch.
         if let Ok(mut shown) = self.hub.input.counts.try_lock() {
@@ -214,15 +217,16 @@ impl Forwarder {
         }
     }
 
-    /// Counts the batch. Returns its packets where somebody watches over HTTP.
+    /// Counts the batch. Returns its packets where somebody watches over HTTP, or it is recorded.
     fn count_batch(&mut self) -> Option<Arc<StreamChunk>> {
-        if !self.has_queues {
+        if !self.has_queues && self.hub.recording_now().is_none() {
             for datagram in self.batch.iter() {
                 self.monitor.handle(datagram.at, datagram.bytes);
             }
             return None;
         }
-        let mut chunk = StreamChunk::default();
+        let number = self.hub.input.batches.load(Ordering::Relaxed);
+        let mut chunk = StreamChunk { number, ..StreamChunk::default() };
         for datagram in self.batch.iter() {
             chunk.came.push(datagram.at);
             let see = |packet: &[u8; PACKET]| chunk.packets.extend_from_slice(packet);

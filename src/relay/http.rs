@@ -28,7 +28,7 @@ use crate::{
     },
     relay::{
         atomic_histogram::bump,
-        chunk::{ChunkQueue, StreamChunk},
+        chunk::{ChunkQueue, StreamChunk, WAITING_MAX},
         hub::Hub,
         viewer::{SessionOver, Viewer},
     },
@@ -43,7 +43,7 @@ const PLAYLIST: &str = "/live.m3u";
 
 /// How long a viewer waits for the first picture that needs no earlier one: of a source that marks
 /// none it gets what comes.
-const KEY_FRAME_LIMIT: Duration = Duration::from_secs(5);
+pub(super) const KEY_FRAME_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long a viewer may take none of what is sent to it.
 const STALL_LIMIT: Duration = Duration::from_secs(10);
@@ -131,7 +131,7 @@ fn stream_head() -> Vec<u8> {
 type Chunks = Receiver<Arc<StreamChunk>>;
 
 fn add_viewer(hub: &Hub, http: &HttpConnection) -> Result<(Arc<Viewer>, Chunks), Error> {
-    let (queue, chunks) = ChunkQueue::new();
+    let (queue, chunks) = ChunkQueue::new(WAITING_MAX);
     let viewer = hub.add_viewer(address::canonical(http.peer), &http.stream, Some(queue))?;
     Ok((viewer, chunks))
 }

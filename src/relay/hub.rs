@@ -6,7 +6,7 @@
 use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream},
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread,
@@ -28,7 +28,7 @@ use crate::{
         },
         stream::StreamCounts,
     },
-    relay::{chunk::ChunkQueue, viewer::Viewer, viewer_log::ViewerLogHandle},
+    relay::{chunk::ChunkQueue, record::Recording, viewer::Viewer, viewer_log::ViewerLogHandle},
     session::SessionId,
     units::Moment,
 };
@@ -62,6 +62,7 @@ pub(super) struct Hub {
     /// Whether the source thread reads the input, with everything old thrown away.
     reading: AtomicBool,
     pub(super) input: InputCounters,
+    pub(super) recording: OnceLock<Recording>,
 }
 
 #[derive(Debug, Default)]
@@ -103,6 +104,7 @@ impl Hub {
             round: AtomicU64::new(0),
             reading: AtomicBool::new(false),
             input: InputCounters::default(),
+            recording: OnceLock::new(),
         }
     }
 
@@ -230,6 +232,30 @@ impl Hub {
     /// How many viewers are running.
     pub(super) fn running(&self) -> usize {
         self.running.load(Ordering::SeqCst)
+    }
+
+    /// Reads the input as if one more watched, or no longer.
+    pub(super) fn keep_awake(&self, on: bool) {
+        let _roster = lock(&self.roster);
+        if on {
+            self.running.fetch_add(1, Ordering::SeqCst);
+            self.awake.notify_all();
+        } else {
+            self.running.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Whether what comes now is read for somebody.
+    pub(super) fn is_watched(&self) -> bool {
+        self.reading.load(Ordering::SeqCst) && self.running() > 0 && !self.is_stopping()
+    }
+
+    /// Sleeps until it is; `false` when the relay stops.
+    pub(super) fn wait_watched(&self) -> bool {
+        let nobody = |_: &mut Roster| !self.is_watched() && !self.is_stopping();
+        let roster = self.awake.wait_while(lock(&self.roster), nobody);
+        drop(roster.unwrap_or_else(PoisonError::into_inner));
+        !self.is_stopping()
     }
 
     /// Sleeps until a viewer is running; `false` when the relay stops.

@@ -8,6 +8,7 @@
 //! - `control`: a viewer's control connection, a thread each; `http`: a viewer over HTTP, the same;
 //!   `chunk`: what waits for it
 //! - `viewer_log`: the relay log
+//! - `record`: the stream in segments on the disk; `play`: a file in place of a source
 //! - `snapshot`: what everything is doing at a moment
 //! - [`watch`]: the watching side
 //!
@@ -30,7 +31,14 @@
 //! While nobody watches, it sleeps on a condition and reads nothing. What its socket holds when
 //! the next viewer comes is thrown away, so nobody ever gets a stale burst.
 
-use std::{fmt, net::SocketAddr, sync::Arc, thread::JoinHandle, time::Duration};
+use std::{
+    fmt,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    thread::JoinHandle,
+    time::Duration,
+};
 
 use crossbeam_channel::Receiver;
 
@@ -42,7 +50,7 @@ use crate::{
         files,
     },
     proto::relay::{log::ViewerRecord, status::RelaySnapshot},
-    relay::{forward::Forwarder, hub::Hub, viewer_log::ViewerLogger},
+    relay::{forward::Forwarder, hub::Hub, play::FileSource, viewer_log::ViewerLogger},
     server::listener::Listener,
 };
 
@@ -54,6 +62,8 @@ mod control;
 mod forward;
 mod http;
 mod hub;
+mod play;
+mod record;
 mod send;
 mod snapshot;
 mod viewer;
@@ -87,6 +97,7 @@ pub struct Relay {
     source: Option<JoinHandle<()>>,
     logger: Option<ViewerLogger>,
     input: SocketAddr,
+    file: Option<JoinHandle<Result<()>>>,
 }
 
 /// How long connections may take to end when the relay stops.
@@ -127,6 +138,19 @@ impl Relay {
     #[doc(hidden)]
     pub fn snapshot(&self) -> RelaySnapshot {
         self.hub.snapshot()
+    }
+
+    /// How the file ended that is played, if it has ended.
+    #[doc(hidden)]
+    pub fn file_end(&mut self) -> Option<Result<()>> {
+        let thread = self.file.take_if(|thread| thread.is_finished())?;
+        Some(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    }
+
+    /// Ends the recording, if there is one, with what has come so far.
+    #[doc(hidden)]
+    pub fn finish_recording(&self) {
+        self.hub.finish_recording();
     }
 
     /// Whether this build sends a batch with one call.
@@ -177,6 +201,10 @@ impl Relay {
         {
             log::error!("the source's thread panicked");
         }
+        if let Some(Err(_)) = self.file.take().map(JoinHandle::join) {
+            log::error!("the file's thread panicked");
+        }
+        self.finish_recording();
         Some(logger)
     }
 }
@@ -192,6 +220,9 @@ impl RelayBuilder {
         if let Some(folder) = &self.log_dir {
             files::check_folder(folder, "--log-dir")?;
         }
+        let open = |(path, repeats): (PathBuf, bool)| FileSource::open(&path, repeats);
+        let file = self.play.map(open).transpose()?;
+        let input = if file.is_some() { (Ipv4Addr::LOCALHOST, 0).into() } else { input };
         let socket = BatchSocket::bind(input, self.interface)
             .map_err(|error| error.advise("choose another address with --input"))?;
         let input = socket.local_addr();
@@ -204,7 +235,13 @@ impl RelayBuilder {
         let source = Forwarder::new(Arc::clone(&hub), self.gather);
         let thread = net::spawn("relay-source", move || source.run())
             .map_err(Error::io("start the source's thread", input))?;
-        Ok(Relay { hub, listener, source: Some(thread), logger: Some(logger), input })
+        let (source, logger) = (Some(thread), Some(logger));
+        let mut relay = Relay { hub, listener, source, logger, input, file: None };
+        if let Some((folder, segment)) = &self.record {
+            record::start(&relay.hub, folder, *segment)?;
+        }
+        relay.file = file.map(|file| play::start(&relay.hub, file, input)).transpose()?;
+        Ok(relay)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod hostile;
 mod http;
+mod record;
 mod source;
 
 use std::{
