@@ -97,7 +97,18 @@ const UNFED: u32 = 5;
 /// It could not be begun, or the log or a result could not be written.
 pub(crate) fn run(args: &RelayArgs) -> Result<Verdict> {
     let requests = signals::listen()?;
-    let mut relay = start(args)?;
+    let mut relay = Relay::builder()
+        .input(args.input)
+        .listen(args.listen)
+        .interface(args.interface)
+        .gather(args.gather)
+        .max_silence(args.max_silence)
+        .max_viewers(args.max_viewers)
+        .viewers_per_address(args.viewers_per_address)
+        .log_dir(&args.log_dir)
+        .play(args.play.clone(), args.repeat)
+        .record(args.record.clone(), args.segment)
+        .start()?;
     let (input, at) = (relay.input(), relay.local_addr());
     let source = match &args.play {
         Some(file) => escape_path(file),
@@ -153,26 +164,6 @@ pub(crate) fn run(args: &RelayArgs) -> Result<Verdict> {
     let last = relay.snapshot();
     over.extend(relay.stop()?);
     end(args, &last, over, is_played)
-}
-
-/// Starts the relay.
-fn start(args: &RelayArgs) -> Result<Relay> {
-    let mut builder = Relay::builder()
-        .input(args.input)
-        .listen(args.listen)
-        .interface(args.interface)
-        .gather(args.gather)
-        .max_silence(args.max_silence)
-        .max_viewers(args.max_viewers)
-        .viewers_per_address(args.viewers_per_address)
-        .log_dir(&args.log_dir);
-    if let Some(file) = &args.play {
-        builder = builder.play(file, args.repeat);
-    }
-    if let Some(folder) = &args.record {
-        builder = builder.record(folder, args.segment);
-    }
-    builder.start()
 }
 
 /// Most viewers in the table at the end; the log has all.

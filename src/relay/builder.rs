@@ -117,18 +117,18 @@ impl RelayBuilder {
         self
     }
 
-    /// Records the stream into this folder, in segments of about this length.
+    /// Records the stream into this folder, if there is one, in segments of about this length.
     #[doc(hidden)]
-    pub fn record(mut self, folder: impl Into<PathBuf>, segment: Duration) -> Self {
-        self.record = Some((folder.into(), segment));
+    pub fn record(mut self, folder: impl Into<Option<PathBuf>>, segment: Duration) -> Self {
+        self.record = folder.into().map(|folder| (folder, segment));
         self
     }
 
-    /// Sends this file of MPEG-TS at its own clock, again and again where `repeats`, in place of what
-    /// comes to the input.
+    /// Sends this file of MPEG-TS, if there is one, at its own clock in place of what comes to the
+    /// input; again and again where `repeats`.
     #[doc(hidden)]
-    pub fn play(mut self, file: impl Into<PathBuf>, repeats: bool) -> Self {
-        self.play = Some((file.into(), repeats));
+    pub fn play(mut self, file: impl Into<Option<PathBuf>>, repeats: bool) -> Self {
+        self.play = file.into().map(|file| (file, repeats));
         self
     }
 }

@@ -1,9 +1,12 @@
 //! The stream for viewers over HTTP: a batch's packets, made once for all of them, and what waits
 //! for one of them.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use crossbeam_channel::{Receiver, Sender};
@@ -39,6 +42,10 @@ pub(super) struct ChunkQueue {
 /// Most bytes that wait for one viewer: a quarter of a second at 60 Mbit/s, beside what its
 /// connection holds. All who wait share them.
 pub(super) const WAITING_MAX: usize = 2 << 20;
+
+/// How long a viewer waits for the first picture that needs no earlier one: of a source that marks
+/// none it gets what comes.
+pub(super) const KEY_FRAME_LIMIT: Duration = Duration::from_secs(5);
 
 /// What a datagram costs beside its packets, bytes: one without a packet costs too.
 const DATAGRAM_COST: usize = 64;

@@ -207,8 +207,8 @@ impl Forwarder {
                 }
             }
         });
-        if let Some(chunk) = &chunk {
-            self.hub.record(chunk);
+        if let Some((recording, chunk)) = self.hub.recording_now().zip(chunk) {
+            recording.offer(&chunk);
         }
         bump(&self.hub.input.batches, 1);
         // Whoever reads the counts just now gets them after the next batch.

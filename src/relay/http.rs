@@ -28,7 +28,7 @@ use crate::{
     },
     relay::{
         atomic_histogram::bump,
-        chunk::{ChunkQueue, StreamChunk, WAITING_MAX},
+        chunk::{ChunkQueue, KEY_FRAME_LIMIT, StreamChunk, WAITING_MAX},
         hub::Hub,
         viewer::{SessionOver, Viewer},
     },
@@ -40,10 +40,6 @@ const STREAM: &str = "/live.ts";
 
 /// A list with the stream in it, which a desktop opens with its player.
 const PLAYLIST: &str = "/live.m3u";
-
-/// How long a viewer waits for the first picture that needs no earlier one: of a source that marks
-/// none it gets what comes.
-pub(super) const KEY_FRAME_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long a viewer may take none of what is sent to it.
 const STALL_LIMIT: Duration = Duration::from_secs(10);

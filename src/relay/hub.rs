@@ -62,7 +62,7 @@ pub(super) struct Hub {
     /// Whether the source thread reads the input, with everything old thrown away.
     reading: AtomicBool,
     pub(super) input: InputCounters,
-    pub(super) recording: OnceLock<Recording>,
+    pub(super) recording: OnceLock<Arc<Recording>>,
 }
 
 #[derive(Debug, Default)]
@@ -229,20 +229,21 @@ impl Hub {
         self.round.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// How many viewers are running.
+    /// How many viewers are running; a recording is one too.
     pub(super) fn running(&self) -> usize {
-        self.running.load(Ordering::SeqCst)
+        self.running.load(Ordering::SeqCst) + usize::from(self.recording_now().is_some())
     }
 
-    /// Reads the input as if one more watched, or no longer.
-    pub(super) fn keep_awake(&self, on: bool) {
+    /// Reads the input from now on as if one more watched, until the recording ends.
+    pub(super) fn begin_recording(&self, recording: Arc<Recording>) {
         let _roster = lock(&self.roster);
-        if on {
-            self.running.fetch_add(1, Ordering::SeqCst);
-            self.awake.notify_all();
-        } else {
-            self.running.fetch_sub(1, Ordering::SeqCst);
-        }
+        let _ = self.recording.set(recording);
+        self.awake.notify_all();
+    }
+
+    /// The recording, while it takes what comes.
+    pub(super) fn recording_now(&self) -> Option<&Arc<Recording>> {
+        self.recording.get().filter(|recording| recording.is_on())
     }
 
     /// Whether what comes now is read for somebody.

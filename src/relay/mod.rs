@@ -150,7 +150,9 @@ impl Relay {
     /// Ends the recording, if there is one, with what has come so far.
     #[doc(hidden)]
     pub fn finish_recording(&self) {
-        self.hub.finish_recording();
+        if let Some(recording) = self.hub.recording.get() {
+            recording.finish();
+        }
     }
 
     /// Whether this build sends a batch with one call.
@@ -238,7 +240,7 @@ impl RelayBuilder {
         let (source, logger) = (Some(thread), Some(logger));
         let mut relay = Relay { hub, listener, source, logger, input, file: None };
         if let Some((folder, segment)) = &self.record {
-            record::start(&relay.hub, folder, *segment)?;
+            relay.hub.begin_recording(record::start(folder, *segment, relay.hub.relay)?);
         }
         relay.file = file.map(|file| play::start(&relay.hub, file, input)).transpose()?;
         Ok(relay)

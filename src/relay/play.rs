@@ -9,7 +9,7 @@ use std::{
     collections::HashMap,
     fs,
     fs::File,
-    io::{BufReader, Read, Seek},
+    io::{self, BufReader, Read, Seek},
     net::{SocketAddr, UdpSocket},
     path::Path,
     sync::Arc,
@@ -20,7 +20,7 @@ use std::{
 use crate::{
     error::{Error, Result},
     net::{self, clock, plain_file},
-    proto::mpegts::{PACKET, PCR_HZ, PCR_WRAP, PID_NULL, SYNC, TsPacket, framing::Framing},
+    proto::mpegts::{PACKET, PCR_HZ, PID_NULL, SYNC, TsPacket, framing::Framing, pcr_step},
     relay::hub::Hub,
     text::escape_path,
     units::Moment,
@@ -56,14 +56,14 @@ struct FileClock {
 #[derive(Debug, Default)]
 struct Schedule(Option<(Moment, Duration)>);
 
+/// Takes a piece, when it begins in the file and how long it lasts; `false` to end.
+type SendPiece<'a> = dyn FnMut(&[u8], Duration, Duration) -> bool + 'a;
+
 /// Bytes of a datagram: seven packets, as every source sends them.
 const DATAGRAM: usize = 7 * PACKET;
 
 /// Most bytes without a clock reference that are held in memory; the standard has one every 100 ms.
 const PIECE_MAX: usize = 16 << 20;
-
-/// References of one PID that are farther apart are no running clock, ticks.
-const STEP_MAX: u64 = 2 * PCR_HZ;
 
 /// The least time of a byte: no file is sent faster than 1 Gbit/s.
 const BYTE_NS: u64 = 8;
@@ -79,10 +79,8 @@ const LATE_MAX: Duration = Duration::from_millis(500);
 
 const PLAY: &str = "play the file";
 
-/// How far a clock has run from one reference to the next; `None` where it jumped.
-pub(super) fn step(last: u64, next: u64) -> Option<u64> {
-    let ticks = (next % PCR_WRAP + PCR_WRAP - last % PCR_WRAP) % PCR_WRAP;
-    (ticks <= STEP_MAX).then_some(ticks)
+fn wrong(at: &str, why: &'static str) -> Error {
+    Error::io(PLAY, at)(io::Error::new(io::ErrorKind::InvalidData, why))
 }
 
 impl FileClock {
@@ -90,7 +88,7 @@ impl FileClock {
     fn advance(&mut self, bytes: usize, reference: Option<(u16, u64)>) -> Duration {
         let told = reference.and_then(|(pid, pcr)| {
             let (last, at) = *self.references.get(&pid)?;
-            let ticks = step(last, pcr).filter(|ticks| *ticks > 0)?;
+            let ticks = pcr_step(last, pcr).filter(|ticks| *ticks > 0)?;
             Some(at + Duration::from_nanos(ticks * 1000 / (PCR_HZ / 1_000_000)))
         });
         let (before, time) = self.average;
@@ -151,7 +149,7 @@ impl FileSource {
         let at = escape_path(path);
         let found = fs::canonicalize(path).and_then(|path| plain_file::open(&path));
         let file = found.map_err(Error::io(PLAY, &at))?;
-        let file = file.ok_or_else(|| Error::refused(&at, "it is not a file"))?;
+        let file = file.ok_or_else(|| wrong(&at, "it is not a file"))?;
         let mut source = Self {
             at,
             file: BufReader::new(file),
@@ -166,7 +164,7 @@ impl FileSource {
         while !is_over && source.clock.average.1.is_zero() && source.read.0 < PIECE_MAX as u64 {
             is_over = !source.read_block(&mut |_, _, _| true)?;
         }
-        let refused = |why| Err(Error::refused(&source.at, why));
+        let refused = |why| Err(wrong(&source.at, why));
         if source.read.1 * 2 <= source.read.0 {
             return refused(
                 "it is no MPEG transport stream; ffmpeg -i FILE -c copy film.ts makes one",
@@ -190,10 +188,7 @@ impl FileSource {
 
     /// Reads some packets, and gives `send` each piece that they end, when it begins and how long it
     /// lasts. `false` at the end of the file, or where `send` says so.
-    fn read_block(
-        &mut self,
-        send: &mut dyn FnMut(&[u8], Duration, Duration) -> bool,
-    ) -> Result<bool> {
+    fn read_block(&mut self, send: &mut SendPiece<'_>) -> Result<bool> {
         let (mut block, mut packets) = (Vec::new(), Vec::new());
         let read = self.file.by_ref().take(DATAGRAM as u64).read_to_end(&mut block);
         self.read.0 += read.map_err(Error::io(PLAY, &self.at))? as u64;
@@ -217,11 +212,7 @@ impl FileSource {
         Ok(!block.is_empty())
     }
 
-    fn end_piece(
-        &mut self,
-        reference: Option<(u16, u64)>,
-        send: &mut dyn FnMut(&[u8], Duration, Duration) -> bool,
-    ) -> bool {
+    fn end_piece(&mut self, reference: Option<(u16, u64)>, send: &mut SendPiece<'_>) -> bool {
         let (piece, begins) = (std::mem::take(&mut self.piece), self.clock.now);
         send(&piece, begins, self.clock.advance(piece.len(), reference))
     }
@@ -249,10 +240,8 @@ impl FileSource {
             let mut turns =
                 (0_u32..).zip(datagrams).map(|(n, datagram)| (begins + part * n, datagram));
             turns.all(|(at, datagram)| {
-                let goes_on = schedule.wait(hub, at);
                 // What the relay's queue has no room for is counted there.
-                let _ = socket.send(datagram);
-                goes_on
+                schedule.wait(hub, at) && (socket.send(datagram).is_ok() || !hub.is_stopping())
             })
         };
         let mut has_told = false;
@@ -266,7 +255,7 @@ impl FileSource {
                 log::warn!("{}: {strange} bytes are no whole packet and are not sent", self.at);
             }
             if self.read.1 == 0 {
-                return Err(Error::refused(&self.at, "it has become empty"));
+                return Err(wrong(&self.at, "it has become empty"));
             }
             if !self.repeats {
                 schedule.wait(hub, self.clock.now);
@@ -298,7 +287,7 @@ pub(super) fn start(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::mpegts::{continuity::Continuity, sample};
+    use crate::proto::mpegts::{PCR_WRAP, continuity::Continuity, sample};
 
     const MS: u64 = PCR_HZ / 1000;
 
@@ -377,10 +366,6 @@ mod tests {
         // A tick for a megabyte: 1 Gbit/s and no more. A clock that stands still has the average.
         assert_eq!(clock.advance(1 << 20, Some((1, 6))), Duration::from_nanos(8 << 20));
         assert_eq!(clock.advance(1 << 20, Some((1, 6))), Duration::from_nanos(8 << 20));
-        assert_eq!(step(0, STEP_MAX), Some(STEP_MAX));
-        assert_eq!((step(0, STEP_MAX + 1), step(6, 5)), (None, None));
-        // The largest that 48 bits hold is above the wrap.
-        assert_eq!(step(u64::MAX >> 16, (u64::MAX >> 16) + 1), Some(1));
     }
 
     #[test]

@@ -23,16 +23,14 @@ use crate::{
     error::{Error, Result},
     net::{self, clock, files, lock, logfile},
     proto::{
-        mpegts::{PACKET, PID_NULL, TsPacket},
+        mpegts::{PACKET, PID_NULL, TsPacket, pcr_step},
         relay::status::RecordSnapshot,
     },
     relay::{
         atomic_histogram::bump,
-        chunk::{ChunkQueue, StreamChunk},
-        http::KEY_FRAME_LIMIT,
-        hub::Hub,
-        play,
+        chunk::{ChunkQueue, KEY_FRAME_LIMIT, StreamChunk},
     },
+    session::SessionId,
     text::ShownPath,
     units::Moment,
 };
@@ -51,13 +49,13 @@ pub(super) struct Recording {
 }
 
 /// What the thread that writes owns.
-struct RecordWriter<'a> {
+struct SegmentWriter<'a> {
     recording: &'a Recording,
     list: (&'a Path, &'a File),
     cutter: SegmentCutter,
     segment: Option<(PathBuf, File)>,
-    /// The present segment goes on where the one before it ended.
-    goes_on: bool,
+    /// The present segment does not go on where the one before it ended.
+    is_apart: bool,
     number: u32,
 }
 
@@ -91,7 +89,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 const WRITE: &str = "write the recording";
 
 impl SegmentCutter {
-    /// Where in `chunk`, which has packets, a segment begins, if one does.
+    /// Where in `chunk` a segment begins, if one does.
     fn cut(&mut self, chunk: &StreamChunk) -> Option<usize> {
         let (first, last) = (*chunk.came.first()?, *chunk.came.last()?);
         let (before, number) = self.last.replace((last, chunk.number)).unwrap_or((first, 0));
@@ -103,14 +101,9 @@ impl SegmentCutter {
         if self.is_apart || self.elapsed >= self.length {
             self.due.get_or_insert(self.elapsed);
         }
-        let is_late = self.elapsed - self.due? >= KEY_FRAME_LIMIT;
+        // A source that marks no key frames is cut all the same, but not where there is only garbage.
+        let is_late = self.elapsed - self.due? >= KEY_FRAME_LIMIT && !chunk.packets.is_empty();
         chunk.key_frame.or_else(|| is_late.then_some(0))
-    }
-
-    /// A segment has begun; returns whether it goes on with the one before it.
-    fn begin(&mut self) -> bool {
-        (self.due, self.elapsed) = (None, Duration::ZERO);
-        !std::mem::take(&mut self.is_apart)
     }
 
     /// Whether a clock does not go on as it ran, the source says so of a counter, or there are other
@@ -127,13 +120,13 @@ impl SegmentCutter {
             let last =
                 packet.pcr().and_then(|pcr| Some((self.clocks.insert(packet.pid(), pcr)?, pcr)));
             found |= packet.discontinuity()
-                || last.is_some_and(|(last, pcr)| play::step(last, pcr).is_none());
+                || last.is_some_and(|(last, pcr)| pcr_step(last, pcr).is_none());
         }
         found
     }
 }
 
-impl RecordWriter<'_> {
+impl SegmentWriter<'_> {
     fn write_queue(&mut self, chunks: &Receiver<Arc<StreamChunk>>) -> Result<()> {
         let is_set = |flag: &AtomicBool| flag.load(Ordering::SeqCst);
         while !is_set(&self.recording.over) {
@@ -150,9 +143,6 @@ impl RecordWriter<'_> {
     }
 
     fn write(&mut self, chunk: &StreamChunk) -> Result<()> {
-        if chunk.packets.is_empty() {
-            return Ok(());
-        }
         let cut = self.cutter.cut(chunk);
         let (before, after) = chunk.packets.split_at(cut.unwrap_or(chunk.packets.len()));
         self.append(before)?;
@@ -170,7 +160,7 @@ impl RecordWriter<'_> {
             return Ok(());
         };
         // A file that was removed can be written.
-        let gone = || io::Error::new(io::ErrorKind::NotFound, "it was removed");
+        let gone = || io::Error::new(io::ErrorKind::NotFound, "it is not there any more");
         let there = files::stands_at(file, path).then_some(()).ok_or_else(gone);
         let written = there.and_then(|()| file.write_all(packets));
         written.map_err(Error::io(WRITE, ShownPath(path)))?;
@@ -184,7 +174,8 @@ impl RecordWriter<'_> {
         name.push(format!("-{:05}.ts", self.number));
         let path = PathBuf::from(name);
         let file = File::create_new(&path).map_err(Error::io(WRITE, ShownPath(&path)))?;
-        self.goes_on = self.cutter.begin() || self.number == 1;
+        (self.cutter.due, self.cutter.elapsed) = (None, Duration::ZERO);
+        self.is_apart = std::mem::take(&mut self.cutter.is_apart) && self.number > 1;
         self.segment = Some((path, file));
         Ok(())
     }
@@ -197,7 +188,7 @@ impl RecordWriter<'_> {
         let len = file.metadata().map(|about| about.len());
         let cut = len.and_then(|len| file.set_len(len - len % PACKET as u64));
         cut.map_err(Error::io(WRITE, ShownPath(&path)))?;
-        let apart = if self.goes_on { "" } else { "#EXT-X-DISCONTINUITY\n" };
+        let apart = if self.is_apart { "#EXT-X-DISCONTINUITY\n" } else { "" };
         let (lasted, name) = (self.cutter.elapsed.as_secs_f64(), path.file_name());
         let name = name.unwrap_or_default().display();
         self.list(&format!("{apart}#EXTINF:{lasted:.6},\n{name}\n"))?;
@@ -213,28 +204,26 @@ impl RecordWriter<'_> {
     }
 }
 
-/// Begins a recording into `folder`, of segments of about `length`.
+/// Begins a recording of this `relay` into `folder`, of segments of about `length`.
 ///
 /// # Errors
 /// The folder cannot be made or written; the system refuses a thread.
-pub(super) fn start(hub: &Arc<Hub>, folder: &Path, length: Duration) -> Result<()> {
+pub(super) fn start(folder: &Path, length: Duration, relay: SessionId) -> Result<Arc<Recording>> {
     files::check_folder(folder, "--record")?;
-    let name = logfile::run_name(clock::wall(), format_args!("relay-{}.m3u8", hub.relay));
+    let name = logfile::run_name(clock::wall(), format_args!("relay-{relay}.m3u8"));
     let path = folder.join(name);
     let list = fs::create_dir_all(folder)
         .and_then(|()| File::options().append(true).create_new(true).open(&path))
         .map_err(Error::io(WRITE, ShownPath(&path)))?;
     let (recording, chunks) = Recording::new(path.clone());
-    if hub.recording.set(recording).is_ok() {
-        hub.keep_awake(true);
-    }
-    let hub = Arc::clone(hub);
+    let recording = Arc::new(recording);
+    let writing = Arc::clone(&recording);
     let write = move || {
-        let Some(recording) = hub.recording.get() else { return };
-        let written = recording.write_all((&path, &list), length, &chunks);
-        hub.end_recording(written.err().map(|error| error.to_string()));
+        let written = writing.write_all((&path, &list), length, &chunks);
+        writing.end(written.err().map(|error| error.to_string()));
     };
-    net::spawn("relay-record", write).map(drop).map_err(Error::io(WRITE, "its thread"))
+    net::spawn("relay-record", write).map_err(Error::io(WRITE, "its thread"))?;
+    Ok(recording)
 }
 
 impl Recording {
@@ -260,8 +249,14 @@ impl Recording {
         chunks: &Receiver<Arc<StreamChunk>>,
     ) -> Result<()> {
         let cutter = SegmentCutter { length, due: Some(Duration::ZERO), ..Default::default() };
-        let mut writer =
-            RecordWriter { recording: self, list, cutter, segment: None, goes_on: true, number: 0 };
+        let mut writer = SegmentWriter {
+            recording: self,
+            list,
+            cutter,
+            segment: None,
+            is_apart: false,
+            number: 0,
+        };
         // No segment is longer (4.3.3.1): what may pass until it is cut, and one pause.
         let longest = (length + KEY_FRAME_LIMIT + PAUSE_MAX).as_secs_f64().ceil();
         writer.list(&format!(
@@ -280,56 +275,45 @@ impl Recording {
         RecordSnapshot { lost, ..lock(&self.shown).clone() }
     }
 
-    fn is_on(&self) -> bool {
+    /// Whether it takes what comes.
+    pub(super) fn is_on(&self) -> bool {
         !self.over.load(Ordering::Relaxed) && !self.ending.load(Ordering::Relaxed)
-    }
-}
-
-impl Hub {
-    /// The recording, while it takes what comes.
-    pub(super) fn recording_now(&self) -> Option<&Recording> {
-        self.recording.get().filter(|recording| recording.is_on())
     }
 
     /// Leaves `chunk` for the disk, from the source thread.
-    pub(super) fn record(&self, chunk: &Arc<StreamChunk>) {
-        let Some(recording) = self.recording_now() else { return };
-        let full_since = &recording.full_since;
-        if recording.queue.offer(chunk) {
-            return full_since.store(0, Ordering::Relaxed);
+    pub(super) fn offer(&self, chunk: &Arc<StreamChunk>) {
+        if self.queue.offer(chunk) {
+            return self.full_since.store(0, Ordering::Relaxed);
         }
-        bump(&recording.lost, chunk.came.len() as u64);
+        bump(&self.lost, chunk.came.len() as u64);
         let at = chunk.came.first().map_or(0, |first| first.0);
-        let since = full_since.load(Ordering::Relaxed);
+        let since = self.full_since.load(Ordering::Relaxed);
         if since == 0 {
             log::warn!("the disk is too slow for the recording, which has a gap");
-            full_since.store(at, Ordering::Relaxed);
+            self.full_since.store(at, Ordering::Relaxed);
         } else if Moment(at).since(Moment(since)) >= STALL_LIMIT {
-            self.end_recording(Some("the disk took nothing for 10 s".to_owned()));
+            self.end(Some("the disk took nothing for 10 s".to_owned()));
         }
     }
 
-    /// Ends the recording, for `reason` where it failed; the relay goes on.
-    fn end_recording(&self, reason: Option<String>) {
-        let Some(recording) = self.recording.get() else { return };
-        if recording.over.swap(true, Ordering::SeqCst) {
+    /// Ends it, for `reason` where it failed; the relay goes on.
+    fn end(&self, reason: Option<String>) {
+        if self.over.swap(true, Ordering::SeqCst) {
             return;
         }
         if let Some(reason) = reason {
             log::error!("the recording has ended, the relay goes on: {reason}");
-            lock(&recording.shown).failed = Some(reason);
+            lock(&self.shown).failed = Some(reason);
         }
-        self.keep_awake(false);
     }
 
     /// Waits until what has come is on the disk; what comes later is not recorded.
-    pub(super) fn finish_recording(&self) {
-        let Some(recording) = self.recording.get() else { return };
-        recording.ending.store(true, Ordering::SeqCst);
+    pub(super) fn finish(&self) {
+        self.ending.store(true, Ordering::SeqCst);
         let deadline = clock::now().after(STALL_LIMIT);
-        while !recording.over.load(Ordering::SeqCst) {
+        while !self.over.load(Ordering::SeqCst) {
             if clock::left(deadline).is_none() {
-                self.end_recording(Some("the disk did not take its end within 10 s".to_owned()));
+                self.end(Some("the disk did not take its end within 10 s".to_owned()));
             }
             thread::sleep(POLL_INTERVAL / 10);
         }
@@ -338,14 +322,8 @@ impl Hub {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
-
     use super::*;
-    use crate::{
-        net::datagrams::BatchSocket,
-        proto::mpegts::{SYNC, continuity::Continuity, sample},
-        relay::{hub::Limits, viewer_log::ViewerLogger},
-    };
+    use crate::proto::mpegts::{SYNC, continuity::Continuity, sample};
 
     /// A stream in virtual time: a chunk each 40 ms, a clock in each, tables and a key frame each
     /// second.
@@ -489,7 +467,9 @@ mod tests {
             stream.chunk(n % 25 == 0, &[stuffing, scrambled, damaged]);
             let mut empty = StreamChunk { number: stream.number, ..StreamChunk::default() };
             empty.came.push(Moment(stream.at));
+            empty.tables = stream.tables().concat();
             stream.chunks.push(Arc::new(empty));
+            stream.number += 1;
             stream.chunk(false, &[noise]);
         }
         let (list, segments) = recorded(&stream, 2);
@@ -528,12 +508,12 @@ mod tests {
     fn full_disk_ends_recording_with_its_name() {
         let Ok(full) = File::options().write(true).open("/dev/full") else { return };
         let (recording, _chunks) = Recording::new("a.m3u8".into());
-        let mut writer = RecordWriter {
+        let mut writer = SegmentWriter {
             recording: &recording,
             list: (Path::new("a.m3u8"), &full),
             cutter: SegmentCutter::default(),
             segment: Some(("/dev/full".into(), full.try_clone().expect("a handle"))),
-            goes_on: true,
+            is_apart: false,
             number: 1,
         };
         let error = writer.append(&[SYNC; PACKET]).expect_err("full").to_string();
@@ -544,19 +524,12 @@ mod tests {
 
     #[test]
     fn slow_disk_costs_counted_datagrams_and_then_the_recording() {
-        let local: SocketAddr = "127.0.0.1:0".parse().expect("an address");
-        let socket = BatchSocket::bind(local, None).expect("a free port");
-        let limits = Limits { silence: Duration::ZERO, viewers: 1, viewers_per_address: 1 };
-        let logger = ViewerLogger::start(None).expect("a thread");
-        let hub = Hub::new(limits, socket, logger.handle());
         let (recording, chunks) = Recording::new("a.m3u8".into());
-        hub.recording.set(recording).expect("the first");
-        hub.keep_awake(true);
-        let lost = || hub.recording.get().expect("set").snapshot().lost;
+        let lost = || recording.snapshot().lost;
         let record = |seconds: u64| {
             let mut chunk = StreamChunk { packets: vec![0; 1 << 20], ..StreamChunk::default() };
             chunk.came = vec![Moment(seconds * 1_000_000); 3];
-            hub.record(&Arc::new(chunk));
+            recording.offer(&Arc::new(chunk));
         };
         (0..63).for_each(|_| record(1));
         assert_eq!(lost(), 0);
@@ -564,17 +537,14 @@ mod tests {
         record(11);
         assert_eq!(lost(), 6, "three datagrams each");
         // What the disk takes makes room, and its time begins anew.
-        let recording = hub.recording.get().expect("set");
         recording.queue.release(&chunks.recv().expect("the first"));
         record(13);
         record(14);
         record(23);
-        assert!(hub.recording_now().is_some() && lost() == 12);
+        assert!(recording.is_on() && lost() == 12);
         record(24);
-        assert!(hub.recording_now().is_none());
+        assert!(!recording.is_on());
         let failed = recording.snapshot().failed;
         assert_eq!(failed.as_deref(), Some("the disk took nothing for 10 s"));
-        assert_eq!(hub.running(), 0, "nothing is read for it any more");
-        logger.finish().expect("nothing to write");
     }
 }

@@ -8,7 +8,7 @@ use crate::{
         histogram::Histogram,
         relay::status::{RelaySnapshot, ViewerSnapshot},
     },
-    relay::{hub::Hub, record::Recording, viewer::Viewer},
+    relay::{hub::Hub, viewer::Viewer},
     units::Moment,
 };
 
@@ -43,7 +43,7 @@ impl Hub {
             batches: read(&input.batches),
             dropped,
             delay: all.delay(longest_us),
-            recording: self.recording.get().map(Recording::snapshot),
+            recording: self.recording.get().map(|recording| recording.snapshot()),
             viewers: viewers.iter().map(|viewer| self.viewer_snapshot(viewer, now)).collect(),
         }
     }
