@@ -286,6 +286,8 @@ pub(super) fn start(
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::proto::mpegts::{PCR_WRAP, continuity::Continuity, sample};
 
@@ -408,6 +410,25 @@ mod tests {
         assert!(
             sent.len() >= bytes.len() - DATAGRAM && sent.ends_with(&bytes[bytes.len() - 900..])
         );
+    }
+
+    proptest! {
+        #[test]
+        fn any_packets_are_sent_and_take_a_bounded_time(
+            packets in proptest::collection::vec((0..3_u8, any::<u64>(), any::<[u8; 2]>()), 1..60)
+        ) {
+            let mut bytes = film(3, 0);
+            for (pid, pcr, flags) in packets {
+                let mut packet = sample::adapted(0x100, 0, 0x10, pcr % PCR_WRAP, true);
+                packet[2] = pid;
+                packet[3..5].copy_from_slice(&flags);
+                bytes.extend(packet);
+            }
+            let (sent, lasts) = pass(&mut open(&bytes, true).expect("a clock"));
+            prop_assert!(sent == bytes);
+            // Each piece is at most two seconds, or what is average.
+            prop_assert!(lasts < Duration::from_secs(60 * 10 * 2));
+        }
     }
 
     #[test]

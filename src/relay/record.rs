@@ -128,18 +128,16 @@ impl SegmentCutter {
 
 impl SegmentWriter<'_> {
     fn write_queue(&mut self, chunks: &Receiver<Arc<StreamChunk>>) -> Result<()> {
-        let is_set = |flag: &AtomicBool| flag.load(Ordering::SeqCst);
-        while !is_set(&self.recording.over) {
+        loop {
             match chunks.recv_timeout(POLL_INTERVAL) {
                 Ok(chunk) => {
                     self.recording.queue.release(&chunk);
                     self.write(&chunk)?;
                 }
-                Err(RecvTimeoutError::Timeout) if !is_set(&self.recording.ending) => {}
-                Err(_) => break,
+                Err(RecvTimeoutError::Timeout) if self.recording.is_on() => {}
+                Err(_) => return Ok(()),
             }
         }
-        Ok(())
     }
 
     fn write(&mut self, chunk: &StreamChunk) -> Result<()> {
@@ -258,7 +256,7 @@ impl Recording {
             number: 0,
         };
         // No segment is longer (4.3.3.1): what may pass until it is cut, and one pause.
-        let longest = (length + KEY_FRAME_LIMIT + PAUSE_MAX).as_secs_f64().ceil();
+        let longest = length.saturating_add(KEY_FRAME_LIMIT + PAUSE_MAX).as_secs_f64().ceil();
         writer.list(&format!(
             "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:{longest}\n\
              #EXT-X-PLAYLIST-TYPE:EVENT\n"

@@ -14,7 +14,7 @@ use crate::{
         turn::in_turn,
         until,
     },
-    live::{LIMIT, faults, last_event, probe, relaying, watch},
+    live::{LIMIT, faults, ffmpeg, last_event, probe, relay_with, relaying, watch},
 };
 
 /// 8 s of pictures, a whole one each half second.
@@ -109,5 +109,37 @@ fn full_disk_ends_the_recording_and_the_relay_goes_on() {
         assert_eq!(relay.code(), 1, "its recording is not whole");
         assert!(relay.stderr().contains("; it ended early: "), "{}", relay.stderr());
         assert!(last_event(&relay)["recording"]["failed"].is_string());
+    });
+}
+
+#[test]
+fn source_that_is_another_one_later_is_recorded_apart() {
+    if !have("ffmpeg", installed("ffmpeg")) {
+        return;
+    }
+    in_turn("live", LIMIT, || {
+        let folder = tempfile::tempdir().expect("room");
+        let place = folder.path();
+        let (mut relay, input, _) = relay_with(place, &["--record", "rec", "--events"]);
+        until("it reads", || relay.stdout().last().is_some_and(|line| line.contains("true")));
+        let to = format!("udp://{input}?pkt_size=1316");
+        ffmpeg(3, "mpegts", &to);
+        // It comes back from another program, with sound, so its tables are others.
+        std::thread::sleep(Duration::from_secs(1));
+        let other = Command::new("ffmpeg")
+            .args(["-v", "error", "-re", "-f", "lavfi", "-i", "testsrc2=size=320x180:rate=25"])
+            .args(["-f", "lavfi", "-i", "sine", "-t", "3", "-c:v", "mpeg2video", "-g", "12"])
+            .args(["-c:a", "mp2", "-f", "mpegts", &to])
+            .stdin(Stdio::null())
+            .status();
+        assert!(other.expect("ffmpeg").success());
+        relay.signal("INT");
+        assert_eq!(relay.code(), 0, "{}", relay.stderr());
+        let list = list(&place.join("rec"));
+        let text = fs::read_to_string(&list).expect("a list");
+        assert_eq!(text.matches("#EXT-X-DISCONTINUITY\n").count(), 1, "{text}");
+        let names = text.lines().filter(|line| !line.starts_with('#'));
+        let pictures: Vec<u64> = names.map(|name| probe(&list.with_file_name(name)).0).collect();
+        assert_eq!(pictures, [75, 75], "{text}");
     });
 }
