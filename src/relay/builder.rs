@@ -24,6 +24,8 @@ pub struct RelayBuilder {
     pub(super) limits: Limits,
     pub(super) log_dir: Option<PathBuf>,
     pub(super) access: AccessGuard,
+    pub(super) record: Option<(PathBuf, Duration)>,
+    pub(super) play: Option<(PathBuf, bool)>,
 }
 
 /// The default of `RelayBuilder::gather`: 99 of 100 datagrams are at their viewers within half a
@@ -55,6 +57,8 @@ impl RelayBuilder {
             },
             log_dir: None,
             access: AccessGuard::new(None, Vec::new(), Vec::new()),
+            record: None,
+            play: None,
         }
     }
 
@@ -121,6 +125,21 @@ impl RelayBuilder {
     /// Writes the relay log into this folder, which is made when the first viewer has left.
     pub fn log_dir(mut self, folder: impl Into<PathBuf>) -> Self {
         self.log_dir = Some(folder.into());
+        self
+    }
+
+    /// Records the stream into this folder, if there is one, in segments of about this length.
+    #[doc(hidden)]
+    pub fn record(mut self, folder: impl Into<Option<PathBuf>>, segment: Duration) -> Self {
+        self.record = folder.into().map(|folder| (folder, segment));
+        self
+    }
+
+    /// Sends this file of MPEG-TS, if there is one, at its own clock in place of what comes to the
+    /// input; again and again where `repeats`.
+    #[doc(hidden)]
+    pub fn play(mut self, file: impl Into<Option<PathBuf>>, repeats: bool) -> Self {
+        self.play = file.into().map(|file| (file, repeats));
         self
     }
 }

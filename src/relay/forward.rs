@@ -206,6 +206,9 @@ impl Forwarder {
             }
         });
         self.gather.sending = clock::now().since(begun);
+        if let Some((recording, chunk)) = self.hub.recording_now().zip(chunk) {
+            recording.offer(&chunk);
+        }
         bump(&self.hub.input.batches, 1);
         // Whoever reads the counts just now gets them after the next batch.
         if let Ok(mut shown) = self.hub.input.counts.try_lock() {
@@ -218,15 +221,16 @@ impl Forwarder {
         }
     }
 
-    /// Counts the batch. Returns its packets where somebody watches over HTTP.
+    /// Counts the batch. Returns its packets where somebody watches over HTTP, or it is recorded.
     fn count_batch(&mut self) -> Option<Arc<StreamChunk>> {
-        if !self.has_queues {
+        if !self.has_queues && self.hub.recording_now().is_none() {
             for datagram in self.batch.iter() {
                 self.monitor.handle(datagram.at, datagram.bytes);
             }
             return None;
         }
-        let mut chunk = StreamChunk::default();
+        let number = self.hub.input.batches.load(Ordering::Relaxed);
+        let mut chunk = StreamChunk { number, ..StreamChunk::default() };
         for datagram in self.batch.iter() {
             chunk.came.push(datagram.at);
             let see = |packet: &[u8; PACKET]| chunk.packets.extend_from_slice(packet);

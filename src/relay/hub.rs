@@ -6,7 +6,7 @@
 use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream},
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread,
@@ -29,7 +29,7 @@ use crate::{
         },
         stream::StreamCounts,
     },
-    relay::{chunk::ChunkQueue, viewer::Viewer, viewer_log::ViewerLogHandle},
+    relay::{chunk::ChunkQueue, record::Recording, viewer::Viewer, viewer_log::ViewerLogHandle},
     session::SessionId,
     units::Moment,
 };
@@ -63,6 +63,7 @@ pub(super) struct Hub {
     /// Whether the source thread reads the input, with everything old thrown away.
     reading: AtomicBool,
     pub(super) input: InputCounters,
+    pub(super) recording: OnceLock<Arc<Recording>>,
 }
 
 #[derive(Debug, Default)]
@@ -106,6 +107,7 @@ impl Hub {
             round: AtomicU64::new(0),
             reading: AtomicBool::new(false),
             input: InputCounters::default(),
+            recording: OnceLock::new(),
         }
     }
 
@@ -238,9 +240,34 @@ impl Hub {
         self.round.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// How many viewers are running.
+    /// How many viewers are running; a recording is one too.
     pub(super) fn running(&self) -> usize {
-        self.running.load(Ordering::SeqCst)
+        self.running.load(Ordering::SeqCst) + usize::from(self.recording_now().is_some())
+    }
+
+    /// Reads the input from now on as if one more watched, until the recording ends.
+    pub(super) fn begin_recording(&self, recording: Arc<Recording>) {
+        let _roster = lock(&self.roster);
+        let _ = self.recording.set(recording);
+        self.awake.notify_all();
+    }
+
+    /// The recording, while it takes what comes.
+    pub(super) fn recording_now(&self) -> Option<&Arc<Recording>> {
+        self.recording.get().filter(|recording| recording.is_on())
+    }
+
+    /// Whether what comes now is read for somebody.
+    pub(super) fn is_watched(&self) -> bool {
+        self.reading.load(Ordering::SeqCst) && self.running() > 0 && !self.is_stopping()
+    }
+
+    /// Sleeps until it is; `false` when the relay stops.
+    pub(super) fn wait_watched(&self) -> bool {
+        let nobody = |_: &mut Roster| !self.is_watched() && !self.is_stopping();
+        let roster = self.awake.wait_while(lock(&self.roster), nobody);
+        drop(roster.unwrap_or_else(PoisonError::into_inner));
+        !self.is_stopping()
     }
 
     /// Sleeps until a viewer is running; `false` when the relay stops.

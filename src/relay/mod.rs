@@ -9,6 +9,7 @@
 //!   `chunk`: what waits for it
 //! - `page`: who sees what, for people and machines, and the buttons
 //! - `viewer_log`: the relay log
+//! - `record`: the stream in segments on the disk; `play`: a file in place of a source
 //! - `snapshot`: what everything is doing at a moment
 //! - [`watch`]: the watching side
 //!
@@ -31,7 +32,14 @@
 //! While nobody watches, it sleeps on a condition and reads nothing. What its socket holds when
 //! the next viewer comes is thrown away, so nobody ever gets a stale burst.
 
-use std::{fmt, net::SocketAddr, sync::Arc, thread::JoinHandle, time::Duration};
+use std::{
+    fmt,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    thread::JoinHandle,
+    time::Duration,
+};
 
 use crossbeam_channel::Receiver;
 
@@ -43,7 +51,9 @@ use crate::{
         files,
     },
     proto::relay::{log::ViewerRecord, status::RelaySnapshot},
-    relay::{forward::Forwarder, hub::Hub, page::RelayHttp, viewer_log::ViewerLogger},
+    relay::{
+        forward::Forwarder, hub::Hub, page::RelayHttp, play::FileSource, viewer_log::ViewerLogger,
+    },
     server::listener::Listener,
 };
 
@@ -56,6 +66,8 @@ mod gather;
 mod http;
 mod hub;
 mod page;
+mod play;
+mod record;
 mod send;
 mod snapshot;
 mod viewer;
@@ -89,6 +101,7 @@ pub struct Relay {
     source: Option<JoinHandle<()>>,
     logger: Option<ViewerLogger>,
     input: SocketAddr,
+    file: Option<JoinHandle<Result<()>>>,
 }
 
 /// How long connections may take to end when the relay stops.
@@ -129,6 +142,21 @@ impl Relay {
     #[doc(hidden)]
     pub fn snapshot(&self) -> RelaySnapshot {
         self.hub.snapshot()
+    }
+
+    /// How the file ended that is played, if it has ended.
+    #[doc(hidden)]
+    pub fn file_end(&mut self) -> Option<Result<()>> {
+        let thread = self.file.take_if(|thread| thread.is_finished())?;
+        Some(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    }
+
+    /// Ends the recording, if there is one, with what has come so far.
+    #[doc(hidden)]
+    pub fn finish_recording(&self) {
+        if let Some(recording) = self.hub.recording.get() {
+            recording.finish();
+        }
     }
 
     /// Whether this build sends a batch with one call.
@@ -179,6 +207,10 @@ impl Relay {
         {
             log::error!("the source's thread panicked");
         }
+        if let Some(Err(_)) = self.file.take().map(JoinHandle::join) {
+            log::error!("the file's thread panicked");
+        }
+        self.finish_recording();
         Some(logger)
     }
 }
@@ -194,6 +226,9 @@ impl RelayBuilder {
         if let Some(folder) = &self.log_dir {
             files::check_folder(folder, "--log-dir")?;
         }
+        let open = |(path, repeats): (PathBuf, bool)| FileSource::open(&path, repeats);
+        let file = self.play.map(open).transpose()?;
+        let input = if file.is_some() { (Ipv4Addr::LOCALHOST, 0).into() } else { input };
         let socket = BatchSocket::bind(input, self.interface)
             .map_err(|error| error.advise("choose another address with --input"))?;
         let input = socket.local_addr();
@@ -207,7 +242,13 @@ impl RelayBuilder {
         let source = Forwarder::new(Arc::clone(&hub), self.gather);
         let thread = net::spawn("relay-source", move || source.run())
             .map_err(Error::io("start the source's thread", input))?;
-        Ok(Relay { hub, listener, source: Some(thread), logger: Some(logger), input })
+        let (source, logger) = (Some(thread), Some(logger));
+        let mut relay = Relay { hub, listener, source, logger, input, file: None };
+        if let Some((folder, segment)) = &self.record {
+            relay.hub.begin_recording(record::start(folder, *segment, relay.hub.relay)?);
+        }
+        relay.file = file.map(|file| play::start(&relay.hub, file, input)).transpose()?;
+        Ok(relay)
     }
 }
 

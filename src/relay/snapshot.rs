@@ -44,6 +44,7 @@ impl Hub {
             dropped,
             delay: all.delay(longest_us),
             streams: lock(&input.streams).clone(),
+            recording: self.recording.get().map(|recording| recording.snapshot()),
             viewers: viewers.iter().map(|viewer| self.viewer_snapshot(viewer, now)).collect(),
         }
     }

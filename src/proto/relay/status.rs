@@ -1,6 +1,6 @@
 //! What a relay and its viewers are doing at a moment: plain figures, for those that show them.
 
-use std::{fmt, net::SocketAddr, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::{
     proto::{
@@ -44,6 +44,23 @@ pub struct RelaySnapshot {
     pub viewers: Vec<ViewerSnapshot>,
     /// Time through the relay, of every datagram to every viewer that is here.
     pub delay: Delay,
+    /// The recording, where there is one.
+    pub recording: Option<RecordSnapshot>,
+}
+
+/// A relay's recording at a moment.
+#[derive(Clone, Debug, Default)]
+pub struct RecordSnapshot {
+    /// The list of its segments, which lie beside it.
+    pub list: PathBuf,
+    /// Segments that are in the list.
+    pub segments: u64,
+    /// Bytes of transport stream written.
+    pub bytes: u64,
+    /// Datagrams that the disk was too slow for.
+    pub lost: u64,
+    /// Why it ended before the relay did.
+    pub failed: Option<String>,
 }
 
 /// One viewer of a relay at a moment.

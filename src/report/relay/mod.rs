@@ -15,12 +15,12 @@ use crate::{
             log,
             log::ViewerRecord,
             reports::{ReceiverReport, SenderReport, whole_us},
-            status::{RelaySnapshot, WatchSnapshot},
+            status::{RecordSnapshot, RelaySnapshot, WatchSnapshot},
         },
         stream::StreamCounts,
     },
     report::table::{Align, ColumnOf, Table, wrapped},
-    text::escape,
+    text::{escape, escape_path},
     units::{mbit_per_second, total},
 };
 
@@ -120,6 +120,17 @@ fn sums(records: &[ViewerRecord]) -> String {
         }
     }
     text
+}
+
+/// What became of a recording, as one line.
+pub fn recording(recording: &RecordSnapshot) -> String {
+    let RecordSnapshot { segments, bytes, lost, .. } = recording;
+    let failed = recording.failed.as_ref().map(|why| format!("; it ended early: {}", escape(why)));
+    format!(
+        "recording: {segments} segments and {bytes} bytes in {}, {lost} datagrams not recorded{}",
+        escape_path(&recording.list),
+        failed.unwrap_or_default()
+    )
 }
 
 /// Viewers as comma-separated values; the log's own columns, a missing value empty.

@@ -2,6 +2,7 @@
 //! client in Python.
 
 mod faults;
+mod file;
 mod http;
 mod terminal;
 #[cfg(feature = "sockopt")] // Keep-alive in seconds is not in std.

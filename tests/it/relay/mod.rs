@@ -3,6 +3,7 @@
 mod hostile;
 mod http;
 mod page;
+mod record;
 mod source;
 
 use std::{
