@@ -15,6 +15,7 @@ use crate::{
     proto::relay::{log::ViewerRecord, status::RelaySnapshot},
     relay::{MAX_VIEWERS, Relay, VIEWERS_PER_ADDRESS},
     report::{relay as report, relay::events, verdict::Verdict},
+    server::transport::GroupRoute,
     units,
 };
 
@@ -42,6 +43,19 @@ pub(crate) struct RelayArgs {
     #[arg(long, alias = "port", default_value = "0.0.0.0:7000", value_name = "[ADDR:]PORT")]
     #[arg(value_parser = options::listen, help_heading = "Network")]
     pub(crate) listen: SocketAddr,
+    /// Send the stream to this group too, once for a whole room, such as 239.255.1.2:5000
+    ///
+    /// In RTP, announced by SAP, for as long as the relay runs.
+    #[arg(long, value_parser = options::group, value_name = "ADDR:PORT", help_heading = "Group")]
+    pub(crate) multicast_group: Option<SocketAddr>,
+    /// The address of this host by whose interface the group is sent to; the system's choice unless
+    /// given
+    #[arg(long, value_name = "ADDR", help_heading = "Group", requires = "multicast_group")]
+    pub(crate) multicast_interface: Option<Ipv4Addr>,
+    /// How many routers what is sent to the group may pass, and one more
+    #[arg(long, default_value = "1", value_parser = clap::value_parser!(u8).range(1..), value_name = "N")]
+    #[arg(help_heading = "Group")]
+    pub(crate) ttl: u8,
     /// How long a datagram may wait for others to be sent with
     #[arg(long, default_value = "3ms", value_parser = units::parse_duration, value_name = "TIME")]
     #[arg(help_heading = "Network", hide_short_help = true)]
@@ -81,6 +95,11 @@ pub(crate) fn run(args: &RelayArgs) -> Result<Verdict> {
         .input(args.input)
         .listen(args.listen)
         .interface(args.interface)
+        .group(args.multicast_group.map(|group| GroupRoute {
+            group,
+            interface: args.multicast_interface,
+            ttl: u32::from(args.ttl),
+        }))
         .gather(args.gather)
         .max_silence(args.max_silence)
         .max_viewers(args.max_viewers)
@@ -93,7 +112,8 @@ pub(crate) fn run(args: &RelayArgs) -> Result<Verdict> {
     ));
     let host = address::outward().filter(|_| at.ip().is_unspecified()).unwrap_or_else(|| at.ip());
     let url = SocketAddr::new(host, at.port());
-    output::eprintln(format_args!("players open http://{url}/live.ts"));
+    let group = args.multicast_group.map_or_else(String::new, |to| format!(", or rtp://@{to}"));
+    output::eprintln(format_args!("players open http://{url}/live.ts{group}"));
     let gone = relay.records();
     let tick = crossbeam_channel::tick(EVERY);
     let mut over = Vec::new();
@@ -147,7 +167,7 @@ fn end(args: &RelayArgs, last: &RelaySnapshot, mut over: Vec<ViewerRecord>) -> R
     over.sort_by_key(|record| record.viewer);
     if args.events {
         output::print(&events::relay_event(last))?;
-    } else if !over.is_empty() {
+    } else if !over.is_empty() || last.group.is_some() {
         output::print(&report::viewer_table(&over, output::width()))?;
         output::print(&report::input(last))?;
     }

@@ -23,6 +23,7 @@ pub mod native;
 pub mod percent;
 pub mod relay;
 pub mod rtp;
+pub mod sap;
 pub mod session_log;
 pub mod stream;
 pub mod udp;

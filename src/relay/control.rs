@@ -122,7 +122,7 @@ impl ControlSession<'_> {
             Err(why) => return ControlReply::Error(why.to_owned()),
         };
         match (command, viewer) {
-            (ControlCommand::Connect(port), _) => return self.connect(port),
+            (ControlCommand::Connect(port), _) => self.connect(port),
             (ControlCommand::Alive(report), Some(viewer)) => {
                 viewer.native.store(true, Ordering::Relaxed);
                 let sent = self.hub.sender_report(viewer);
@@ -132,12 +132,20 @@ impl ControlSession<'_> {
                     return ControlReply::Error(reason);
                 }
                 *lock(&viewer.receiver_report) = Some(report);
-                return ControlReply::Report(sent);
+                ControlReply::Report(sent)
             }
-            (_, Some(viewer)) => self.hub.set_state(viewer, after),
-            (_, None) => {}
+            (command, viewer) => {
+                let is_asked = command == ControlCommand::Group;
+                if is_asked && self.hub.group.is_none() {
+                    return ControlReply::Error("this relay has no group".to_owned());
+                }
+                let set = |viewer: &Arc<Viewer>| self.hub.set_state(viewer, after);
+                let next = viewer.map_or_else(|| self.hub.next_of_group(), set);
+                let group = self.hub.group.as_ref();
+                let group = group.filter(|_| is_asked || state == ViewerState::Grouped);
+                group.map_or(ControlReply::Ok, |group| ControlReply::Group(group.told(next)))
+            }
         }
-        ControlReply::Ok
     }
 
     fn connect(&mut self, port: u16) -> ControlReply {

@@ -9,7 +9,6 @@ use std::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
-    thread,
     time::Duration,
 };
 
@@ -28,7 +27,7 @@ use crate::{
         },
         stream::StreamCounts,
     },
-    relay::{chunk::ChunkQueue, viewer::Viewer, viewer_log::ViewerLogHandle},
+    relay::{chunk::ChunkQueue, group::StreamGroup, viewer::Viewer, viewer_log::ViewerLogHandle},
     session::SessionId,
     units::Moment,
 };
@@ -49,6 +48,8 @@ pub(super) struct Hub {
     pub(super) socket: BatchSocket,
     pub(super) limits: Limits,
     pub(super) started: Moment,
+    /// Where the stream goes beside the viewers.
+    pub(super) group: Option<StreamGroup>,
     log: ViewerLogHandle,
     roster: Mutex<Roster>,
     awake: Condvar,
@@ -57,8 +58,8 @@ pub(super) struct Hub {
     running: AtomicUsize,
     /// Changes when the roster does.
     generation: AtomicU64,
-    /// Odd while a batch is being sent.
-    round: AtomicU64,
+    /// Held while a batch is being sent, or a viewer's state changes; taken before the roster.
+    turn: Mutex<()>,
     /// Whether the source thread reads the input, with everything old thrown away.
     reading: AtomicBool,
     pub(super) input: InputCounters,
@@ -88,7 +89,12 @@ pub(super) struct InputCounters {
 const WAKE_LIMIT: Duration = Duration::from_secs(1);
 
 impl Hub {
-    pub(super) fn new(limits: Limits, socket: BatchSocket, log: ViewerLogHandle) -> Self {
+    pub(super) fn new(
+        limits: Limits,
+        socket: BatchSocket,
+        log: ViewerLogHandle,
+        group: Option<StreamGroup>,
+    ) -> Self {
         Self {
             relay: SessionId(clock::random()),
             socket,
@@ -98,9 +104,11 @@ impl Hub {
             roster: Mutex::default(),
             awake: Condvar::new(),
             stopping: AtomicBool::new(false),
-            running: AtomicUsize::new(0),
+            // A group always is.
+            running: AtomicUsize::new(group.iter().count()),
+            group,
             generation: AtomicU64::new(0),
-            round: AtomicU64::new(0),
+            turn: Mutex::default(),
             reading: AtomicBool::new(false),
             input: InputCounters::default(),
         }
@@ -129,7 +137,7 @@ impl Hub {
         check_capacity(taken, to, self.limits)
             .map_err(|reason| Error::refused("the relay", reason))?;
         roster.last += 1;
-        let viewer = Arc::new(Viewer::new(roster.last, to, (socket, queue), control));
+        let viewer = Arc::new(Viewer::new(roster.last, to, (socket, queue), Some(control)));
         roster.viewers.push(Arc::clone(&viewer));
         self.apply_state(&viewer, ViewerState::Running);
         self.generation.fetch_add(1, Ordering::SeqCst);
@@ -138,16 +146,23 @@ impl Hub {
     }
 
     /// Changes the state of `viewer`. When this returns, nothing is being sent to it because of its
-    /// old state, and what comes from now on is handled by the new one.
-    pub(super) fn set_state(&self, viewer: &Viewer, state: ViewerState) {
+    /// old state, and what comes from now on is handled by the new one: of the group, what has the
+    /// returned number.
+    pub(super) fn set_state(&self, viewer: &Viewer, state: ViewerState) -> u64 {
+        let turn = lock(&self.turn);
         let roster = lock(&self.roster);
         self.apply_state(viewer, state);
+        let next = self.next_of_group();
+        drop(turn);
         if state == ViewerState::Running {
             self.wait_until_reading(roster);
-        } else {
-            drop(roster);
         }
-        self.wait_round_end();
+        next
+    }
+
+    /// The number of the group's next datagram.
+    pub(super) fn next_of_group(&self) -> u64 {
+        self.group.as_ref().map_or(0, |group| group.next.load(Ordering::SeqCst))
     }
 
     /// Waits until the source thread has woken up.
@@ -174,9 +189,11 @@ impl Hub {
         roster.viewers.retain(|other| other.number != viewer.number);
         self.generation.fetch_add(1, Ordering::SeqCst);
         drop(roster);
-        self.wait_round_end();
+        // A batch may be on its way to it.
+        drop(lock(&self.turn));
         let expelled = viewer.expelled().map(|(end, reason)| (end, Some(reason)));
         let (end, reason) = expelled.unwrap_or((end, reason));
+        let by_group = Some(viewer.by_group.load(Ordering::SeqCst)).filter(|sent| *sent > 0);
         self.log.write(ViewerRecord {
             relay: self.relay,
             viewer: viewer.number,
@@ -186,7 +203,7 @@ impl Hub {
             sent: self.sender_report(viewer),
             received: *lock(&viewer.receiver_report),
             end,
-            reason,
+            reason: reason.or(by_group.map(|sent| format!("{sent} by the group"))),
         });
     }
 
@@ -211,20 +228,10 @@ impl Hub {
         }
     }
 
-    /// Waits until the round that is under way, if there is one, has ended.
-    fn wait_round_end(&self) {
-        let round = self.round.load(Ordering::SeqCst);
-        // A batch to a hundred viewers takes about a millisecond.
-        while round % 2 == 1 && self.round.load(Ordering::SeqCst) == round {
-            thread::sleep(Duration::from_micros(100));
-        }
-    }
-
     /// Runs `send` as one round: a viewer that was paused or removed before it gets nothing in it.
     pub(super) fn round(&self, send: impl FnOnce()) {
-        self.round.fetch_add(1, Ordering::SeqCst);
+        let _turn = lock(&self.turn);
         send();
-        self.round.fetch_add(1, Ordering::SeqCst);
     }
 
     /// How many viewers are running.

@@ -43,6 +43,7 @@ impl Hub {
             batches: read(&input.batches),
             dropped,
             delay: all.delay(longest_us),
+            group: self.group.as_ref().map(|group| self.viewer_snapshot(&group.viewer, now)),
             viewers: viewers.iter().map(|viewer| self.viewer_snapshot(viewer, now)).collect(),
         }
     }

@@ -303,6 +303,10 @@ relay --listen 70000
 relay --log-dir /proc/nope
 relay --input 127.0.0.1:NOBODY --port 0
 watch 127.0.0.1:NOBODY --port 80
+watch 127.0.0.1:NOBODY --via chain
+watch 127.0.0.1:NOBODY --launch --player 127.0.0.1:5000
+relay --multicast-group 10.0.0.1:5000
+relay --multicast-interface 10.0.0.1
 watch 127.0.0.1:NOBODY --record /proc/nope/x
 report f.bin
 serve f.bin --roster empty

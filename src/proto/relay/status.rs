@@ -37,6 +37,8 @@ pub struct RelaySnapshot {
     /// Datagrams that the system dropped at the input while somebody watched; `None` where it does
     /// not tell.
     pub dropped: Option<u64>,
+    /// The group that is sent to beside the viewers.
+    pub group: Option<ViewerSnapshot>,
     /// The viewers, in the order in which they came.
     pub viewers: Vec<ViewerSnapshot>,
     /// Time through the relay, of every datagram to every viewer that is here.
@@ -50,7 +52,7 @@ pub struct ViewerSnapshot {
     pub viewer: u64,
     /// Where datagrams go.
     pub to: SocketAddr,
-    /// Running or paused.
+    /// Running, paused, or by the group.
     pub state: ViewerState,
     /// Whether it reports what it receives.
     pub native: bool,
@@ -67,7 +69,7 @@ pub struct ViewerSnapshot {
 pub struct WatchSnapshot {
     /// Where datagrams are received.
     pub at: SocketAddr,
-    /// Running or paused; unconnected once the relay has let us go.
+    /// Running, paused or by the group; unconnected once the relay has let us go.
     pub state: ViewerState,
     /// How long it has been watched, pauses included.
     pub watched: Duration,

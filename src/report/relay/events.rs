@@ -34,6 +34,7 @@ pub fn relay_event(snapshot: &RelaySnapshot) -> String {
         json.count("dropped", snapshot.dropped);
         json.raw("batches", snapshot.batches);
         delay(json, &snapshot.delay);
+        json.maybe_member("group", snapshot.group.as_ref(), viewer);
         json.each("viewers", &snapshot.viewers, viewer);
     }) + "\n"
 }
