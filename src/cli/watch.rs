@@ -84,10 +84,7 @@ const CHECK: Duration = Duration::from_millis(200);
 pub(crate) fn run(args: &WatchArgs) -> Result<Verdict> {
     let requests = signals::listen()?;
     let (watch, mut player) = start(args)?;
-    let mut has_player_ended = || {
-        let status = player.as_mut().and_then(|player| player.try_wait().ok());
-        status.flatten().is_some()
-    };
+    let mut has_ended = || player.as_mut().is_some_and(|it| matches!(it.try_wait(), Ok(Some(_))));
     output::eprintln(format_args!("watching {} at {}; {KEYS}", args.relay, watch.snapshot().at));
     let keys = Keys::listen()?;
     let end = args.time.map_or_else(crossbeam_channel::never, crossbeam_channel::after);
@@ -116,7 +113,7 @@ pub(crate) fn run(args: &WatchArgs) -> Result<Verdict> {
             recv(requests) -> request => if request != Ok(signals::SignalRequest::Release) {
                 break Verdict::Interrupted;
             },
-            recv(check) -> _ => if has_player_ended() {
+            recv(check) -> _ => if has_ended() {
                 break Verdict::AllVerified;
             } else if let Some(why) = watch.end_reason() {
                 status.clear();

@@ -209,15 +209,11 @@ impl Forwarder {
         let (late, early) = self.viewers.split_at(self.turn.min(self.viewers.len()));
         self.hub.round(|| {
             let by_group = group.map(|group| self.send_to_group(group, &loss));
+            let told = (&loss, by_group.as_ref());
             for viewer in early.iter().chain(late) {
                 // Asked of what is in the cache for the send: see `HotCounters`.
                 if let Some(socket) = &viewer.hot.socket {
-                    self.send_to_viewer(
-                        viewer,
-                        socket,
-                        (&batch, &tables),
-                        (&loss, by_group.as_ref()),
-                    );
+                    self.send_to_viewer(viewer, socket, (&batch, &tables), told);
                 } else if let Some(chunk) = &chunk {
                     queue_for(viewer, chunk, &loss);
                 }
