@@ -167,7 +167,7 @@ fn end(args: &RelayArgs, last: &RelaySnapshot, mut over: Vec<ViewerRecord>) -> R
     over.sort_by_key(|record| record.viewer);
     if args.events {
         output::print(&events::relay_event(last))?;
-    } else if !over.is_empty() || last.group.is_some() {
+    } else if !over.is_empty() {
         output::print(&report::viewer_table(&over, output::width()))?;
         output::print(&report::input(last))?;
     }

@@ -3,6 +3,7 @@
 
 mod faults;
 mod http;
+mod launch;
 mod terminal;
 #[cfg(feature = "sockopt")] // Keep-alive in seconds is not in std.
 mod vanished;
