@@ -203,7 +203,7 @@ impl Hub {
             sent: self.sender_report(viewer),
             received: *lock(&viewer.receiver_report),
             end,
-            reason: reason.or(by_group.map(|sent| format!("{sent} by the group"))),
+            reason: reason.or_else(|| by_group.map(|sent| format!("{sent} by the group"))),
         });
     }
 
