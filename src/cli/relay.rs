@@ -43,18 +43,20 @@ pub(crate) struct RelayArgs {
     #[arg(long, alias = "port", default_value = "0.0.0.0:7000", value_name = "[ADDR:]PORT")]
     #[arg(value_parser = options::listen, help_heading = "Network")]
     pub(crate) listen: SocketAddr,
-    /// Send the stream to this group too, once for a whole room, such as 239.255.1.2:5000
+    /// Send it to this group too
     ///
-    /// In RTP, announced by SAP, for as long as the relay runs.
+    /// Once for a whole room, such as 239.255.1.2:5000; in RTP, announced by SAP, for as long as the
+    /// relay runs.
     #[arg(long, value_parser = options::group, value_name = "ADDR:PORT", help_heading = "Group")]
     pub(crate) multicast_group: Option<SocketAddr>,
     /// The address of this host by whose interface the group is sent to; the system's choice unless
     /// given
-    #[arg(long, value_name = "ADDR", help_heading = "Group", requires = "multicast_group")]
+    #[arg(long, value_name = "ADDR", requires = "multicast_group")]
+    #[arg(help_heading = "Group", hide_short_help = true)]
     pub(crate) multicast_interface: Option<Ipv4Addr>,
     /// How many routers what is sent to the group may pass, and one more
     #[arg(long, default_value = "1", value_parser = clap::value_parser!(u8).range(1..), value_name = "N")]
-    #[arg(help_heading = "Group")]
+    #[arg(help_heading = "Group", hide_short_help = true)]
     pub(crate) ttl: u8,
     /// How long a datagram may wait for others to be sent with
     #[arg(long, default_value = "3ms", value_parser = units::parse_duration, value_name = "TIME")]

@@ -33,12 +33,14 @@ pub(crate) struct WatchArgs {
     /// Where the player listens
     #[arg(long, value_name = "ADDR:PORT", help_heading = "Network")]
     pub(crate) player: Option<SocketAddr>,
-    /// Start vlc, mpv or ffplay for the stream, and end with it
+    /// Start vlc, mpv or ffplay for the stream
     #[arg(long, conflicts_with = "player", help_heading = "Network")]
     pub(crate) launch: bool,
-    /// By the relay's group, to a port of one's own, or auto: by the group where it is heard
+    /// Way: auto, unicast, multicast
+    ///
+    /// multicast is by the relay's group, auto that where it is heard.
     #[arg(long, default_value = "auto", value_parser = ["auto", "unicast", "multicast"])]
-    #[arg(value_name = "WAY", help_heading = "Network")]
+    #[arg(hide_possible_values = true, value_name = "WAY", help_heading = "Network")]
     pub(crate) via: String,
     /// Write the stream into this file, in place of an old one
     #[arg(long, value_name = "FILE", help_heading = "Files")]
