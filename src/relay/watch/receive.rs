@@ -62,8 +62,8 @@ impl StreamReceiver {
             }
             let mut hearing = group.map(|group| lock(&group.hearing));
             let is_taken = hearing.as_ref().is_some_and(|hearing| hearing.is_taken());
-            // What the group gets since the stream comes by it is younger than all else.
-            let is_younger = by_group.is_some() && is_taken;
+            // What came the other way is older than what comes by the present one.
+            let is_younger = by_group.is_some() == is_taken;
             if !is_younger {
                 let heard = by_group.zip(hearing.as_deref_mut());
                 self.handle(&mut monitor, &mut batch, heard);
