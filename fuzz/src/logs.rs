@@ -6,6 +6,7 @@ use gatecast::internals::{
     proto::{
         histogram::Delay,
         relay::{
+            events,
             log::{ViewerEnd, ViewerRecord},
             reports::{ReceiverReport, SenderReport},
         },
@@ -15,7 +16,7 @@ use gatecast::internals::{
         csv,
         diff::Difference,
         json, median_session,
-        relay::{events, viewer_csv, viewer_table},
+        relay::{viewer_csv, viewer_table},
         scaling, session_table,
         table::Rows,
         trials,

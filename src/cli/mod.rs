@@ -16,6 +16,7 @@ pub(crate) mod doctor;
 pub(crate) mod events;
 pub(crate) mod fetch;
 mod keys;
+mod launch;
 pub(crate) mod list;
 pub(crate) mod man;
 mod menu;

@@ -18,6 +18,7 @@ use crate::{
     proto::relay::{events, log::ViewerRecord, status::RelaySnapshot},
     relay::{MAX_VIEWERS, Relay, VIEWERS_PER_ADDRESS},
     report::{relay as report, verdict::Verdict},
+    server::transport::GroupRoute,
     text::escape_path,
     units,
 };
@@ -65,6 +66,21 @@ pub(crate) struct RelayArgs {
     #[arg(long, alias = "port", default_value = "0.0.0.0:7000", value_name = "[ADDR:]PORT")]
     #[arg(value_parser = options::listen, help_heading = "Network")]
     pub(crate) listen: SocketAddr,
+    /// Send it to this group too
+    ///
+    /// Once for a whole room, such as 239.255.1.2:5000; in RTP, announced by SAP, for as long as the
+    /// relay runs.
+    #[arg(long, value_parser = options::group, value_name = "ADDR:PORT", help_heading = "Group")]
+    pub(crate) multicast_group: Option<SocketAddr>,
+    /// The address of this host by whose interface the group is sent to; the system's choice unless
+    /// given
+    #[arg(long, value_name = "ADDR", requires = "multicast_group")]
+    #[arg(help_heading = "Group", hide_short_help = true)]
+    pub(crate) multicast_interface: Option<Ipv4Addr>,
+    /// How many routers what is sent to the group may pass, and one more
+    #[arg(long, default_value = "1", value_parser = clap::value_parser!(u8).range(1..), value_name = "N")]
+    #[arg(help_heading = "Group", hide_short_help = true)]
+    pub(crate) ttl: u8,
     /// How long a datagram may wait for others to be sent with
     #[arg(long, default_value = "350us", value_parser = units::parse_duration, value_name = "TIME")]
     #[arg(help_heading = "Network", hide_short_help = true)]
@@ -115,6 +131,11 @@ pub(crate) fn run(args: &RelayArgs) -> Result<Verdict> {
         .input(args.input)
         .listen(args.listen)
         .interface(args.interface)
+        .group(args.multicast_group.map(|group| GroupRoute {
+            group,
+            interface: args.multicast_interface,
+            ttl: u32::from(args.ttl),
+        }))
         .gather(args.gather)
         .max_silence(args.max_silence)
         .max_viewers(args.max_viewers)
@@ -132,7 +153,10 @@ pub(crate) fn run(args: &RelayArgs) -> Result<Verdict> {
     output::eprintln(format_args!("relaying {source} to viewers at {at}; stop with Ctrl-C"));
     let host = address::outward().filter(|_| at.ip().is_unspecified()).unwrap_or_else(|| at.ip());
     let url = SocketAddr::new(host, at.port());
-    output::eprintln(format_args!("players open http://{url}/live.ts, the page is http://{url}/"));
+    let group = args.multicast_group.map_or_else(String::new, |to| format!(", or rtp://@{to}"));
+    output::eprintln(format_args!(
+        "players open http://{url}/live.ts{group}, the page is http://{url}/"
+    ));
     if controls_elsewhere {
         output::eprintln(format_args!("to act from elsewhere, open http://{url}/#token={token}"));
     }

@@ -10,6 +10,7 @@ use crate::{
     error::{Error, Result},
     net::http::guard::AccessGuard,
     relay::hub::Limits,
+    server::transport::GroupRoute,
 };
 
 /// How a [`Relay`](crate::Relay) runs. Without any setting it receives at `127.0.0.1:65534`,
@@ -20,6 +21,7 @@ pub struct RelayBuilder {
     pub(super) input: Result<SocketAddr>,
     pub(super) listen: Result<SocketAddr>,
     pub(super) interface: Option<Ipv4Addr>,
+    pub(super) group: Option<GroupRoute>,
     pub(super) gather: Duration,
     pub(super) limits: Limits,
     pub(super) log_dir: Option<PathBuf>,
@@ -49,6 +51,7 @@ impl RelayBuilder {
             input: Ok((Ipv4Addr::LOCALHOST, 65_534).into()),
             listen: Ok((Ipv4Addr::UNSPECIFIED, 7000).into()),
             interface: None,
+            group: None,
             gather: GATHER,
             limits: Limits {
                 silence: MAX_SILENCE,
@@ -79,6 +82,13 @@ impl RelayBuilder {
     #[doc(hidden)]
     pub fn interface(mut self, addr: impl Into<Option<Ipv4Addr>>) -> Self {
         self.interface = addr.into();
+        self
+    }
+
+    /// Sends the stream to a group too, for as long as the relay runs: nobody tells who listens.
+    #[doc(hidden)]
+    pub fn group(mut self, route: impl Into<Option<GroupRoute>>) -> Self {
+        self.group = route.into();
         self
     }
 

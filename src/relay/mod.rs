@@ -3,6 +3,7 @@
 //! - `builder`: how a relay runs
 //! - `hub`: the viewers; `viewer`: one of them, as the threads share it
 //! - `forward`: the one thread that receives the stream and sends it to every viewer
+//! - `group`: the group that it is sent to as well
 //! - `gather`: how long a batch waits for more; `send`: what came of a send;
 //!   `atomic_histogram`: delays
 //! - `control`: a viewer's control connection, a thread each; `http`: a viewer over HTTP, the same;
@@ -22,12 +23,11 @@
 //! that is slow or a host that is gone costs the others nothing. `benches/relay` has the
 //! choices that lost. Without feature `sockopt` it is one plain send per datagram and viewer.
 //!
-//! The thread waits for no lock while there is something to send. What it shares with others in its
-//! loop are atomics, and two locks that it tries and leaves alone where another thread holds them:
-//! the roster when it has changed, and the counts to be shown. It waits for a lock only where
-//! nothing came, where it lets a viewer go, and where it falls asleep. Control threads change a
-//! viewer's state and wait for the round that is under way to end, so after the `OK` of an
-//! interruption nothing more is sent.
+//! What the thread shares with others in its loop are atomics, two locks that it tries and leaves
+//! alone where another thread holds them (the roster when it has changed, and the counts to be
+//! shown), and the turn: it holds that while it sends a batch, and a control thread while it changes
+//! a viewer's state, which takes no time. So after the `OK` of an interruption nothing more is sent,
+//! and a viewer that goes from its own port to the group misses nothing and gets nothing twice.
 //!
 //! While nobody watches, it sleeps on a condition and reads nothing. What its socket holds when
 //! the next viewer comes is thrown away, so nobody ever gets a stale burst.
@@ -52,7 +52,8 @@ use crate::{
     },
     proto::relay::{log::ViewerRecord, status::RelaySnapshot},
     relay::{
-        forward::Forwarder, hub::Hub, page::RelayHttp, play::FileSource, viewer_log::ViewerLogger,
+        forward::Forwarder, group::StreamGroup, hub::Hub, page::RelayHttp, play::FileSource,
+        viewer_log::ViewerLogger,
     },
     server::listener::Listener,
 };
@@ -63,6 +64,7 @@ mod chunk;
 mod control;
 mod forward;
 mod gather;
+mod group;
 mod http;
 mod hub;
 mod page;
@@ -234,7 +236,8 @@ impl RelayBuilder {
         let input = socket.local_addr();
         let logger = ViewerLogger::start(self.log_dir)?;
         let most = self.limits.viewers;
-        let hub = Arc::new(Hub::new(self.limits, socket, logger.handle()));
+        let group = self.group.map(StreamGroup::open).transpose()?;
+        let hub = Arc::new(Hub::new(self.limits, socket, logger.handle(), group));
         let serving = Arc::clone(&hub);
         let page = RelayHttp::new(self.access);
         let handler = move |connection, slot: &_| control::serve(&serving, &page, connection, slot);

@@ -39,6 +39,7 @@ pub fn relay_event(snapshot: &RelaySnapshot) -> String {
             json.raw("pid", stream.pid);
             json.raw("type", stream.kind);
         });
+        json.maybe_member("group", snapshot.group.as_ref(), viewer);
         json.each("viewers", &snapshot.viewers, viewer);
         json.maybe_member("recording", snapshot.recording.as_ref(), recording);
     }) + "\n"

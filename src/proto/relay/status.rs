@@ -40,6 +40,8 @@ pub struct RelaySnapshot {
     pub dropped: Option<u64>,
     /// What the stream holds, as far as its tables have come.
     pub streams: Vec<ElementaryStream>,
+    /// The group that is sent to beside the viewers.
+    pub group: Option<ViewerSnapshot>,
     /// The viewers, in the order in which they came.
     pub viewers: Vec<ViewerSnapshot>,
     /// Time through the relay, of every datagram to every viewer that is here.
@@ -72,7 +74,7 @@ pub struct ViewerSnapshot {
     pub name: Option<String>,
     /// Where datagrams go.
     pub to: SocketAddr,
-    /// Running or paused.
+    /// Running, paused, or by the group.
     pub state: ViewerState,
     /// Whether it reports what it receives.
     pub native: bool,
@@ -92,7 +94,7 @@ pub struct ViewerSnapshot {
 pub struct WatchSnapshot {
     /// Where datagrams are received.
     pub at: SocketAddr,
-    /// Running or paused; unconnected once the relay has let us go.
+    /// Running, paused or by the group; unconnected once the relay has let us go.
     pub state: ViewerState,
     /// How long it has been watched, pauses included.
     pub watched: Duration,

@@ -15,7 +15,7 @@ use crate::{
             log,
             log::ViewerRecord,
             reports::{ReceiverReport, SenderReport, whole_us},
-            status::{RecordSnapshot, RelaySnapshot, WatchSnapshot},
+            status::{RecordSnapshot, RelaySnapshot, ViewerSnapshot, WatchSnapshot},
         },
         stream::StreamCounts,
     },
@@ -202,9 +202,16 @@ pub fn input(snapshot: &RelaySnapshot) -> String {
     let StreamCounts { datagrams, bytes, ts, rtp, jitter_us, .. } = snapshot.input;
     let (dropped, stale, errors) = (or_missing(snapshot.dropped), snapshot.stale, ts.errors);
     let (lost, jitter) = (or_missing(rtp.map(|rtp| rtp.lost)), jitter_us.map(whole_us));
+    let group = snapshot.group.iter().map(|ViewerSnapshot { to, sent, .. }| {
+        let (datagrams, dropped) = (sent.sent, sent.dropped);
+        format!(
+            "group {to}: {datagrams} datagrams sent once for all, {dropped} dropped by the relay\n"
+        )
+    });
+    let group = group.collect::<String>();
     format!(
         "source: {datagrams} datagrams and {bytes} bytes read, {dropped} dropped unread, {stale} \
-         thrown away while nobody watched; CC errors {errors}, RTP lost {lost}, jitter {} ms\n",
+         thrown away while nobody watched; CC errors {errors}, RTP lost {lost}, jitter {} ms\n{group}",
         milliseconds(jitter)
     )
 }

@@ -4,6 +4,7 @@
 mod faults;
 mod file;
 mod http;
+mod launch;
 mod terminal;
 #[cfg(feature = "sockopt")] // Keep-alive in seconds is not in std.
 mod vanished;
