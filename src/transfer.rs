@@ -287,6 +287,21 @@ impl Transfer {
 }
 
 impl Record {
+    /// A session that has not been released, and in which nobody has ended yet.
+    pub fn new(session: SessionId, via: Via, file: FileInfo, clients: u16) -> Self {
+        Self {
+            session,
+            via,
+            file,
+            clients,
+            released_at: None,
+            sender: None,
+            key: false,
+            auto: None,
+            transfers: Vec::new(),
+        }
+    }
+
     /// Last seat's wake-up from the barrier minus first seat's, microseconds; `None` of fewer than
     /// two seats, as all skews.
     pub fn wake_skew_us(&self) -> Option<u64> {
@@ -364,7 +379,6 @@ impl Counts {
     /// `None` where it made none or nobody counts.
     pub fn loss_percent(&self) -> Option<f64> {
         let (lost, offered) = (self.lost?, self.offered?);
-        #[allow(clippy::cast_precision_loss, reason = "exact to 2^53 datagrams")]
         (offered > 0).then(|| 100.0 * lost as f64 / offered as f64)
     }
 }

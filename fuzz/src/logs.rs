@@ -9,7 +9,7 @@ use gatecast::internals::{
             log::{ViewerEnd, ViewerRecord},
             reports::{ReceiverReport, SenderReport},
         },
-        session_log::{LogLine, collect, header},
+        session_log::{collect, encode, header},
     },
     report::{
         csv,
@@ -79,7 +79,7 @@ pub fn session_log(data: &[u8]) {
 fn log_of(records: &[Record]) -> String {
     let mut log = header();
     for record in records {
-        let lines = record.transfers.iter().map(|transfer| LogLine::of(record, transfer).encode());
+        let lines = record.transfers.iter().map(|transfer| encode(record, transfer));
         log.extend(lines);
     }
     log

@@ -69,17 +69,10 @@ pub fn records(reports: &[ClientReport]) -> Vec<Record> {
         let Some(offer) = &report.offer else {
             continue;
         };
-        let record = records.entry(offer.session).or_insert_with(|| Record {
-            auto: None,
-            session: offer.session,
-            via: offer.via,
-            file: offer.file.clone(),
-            clients: offer.clients,
-            released_at: None,
-            sender: None,
-            key: report.key,
-            transfers: Vec::new(),
+        let record = records.entry(offer.session).or_insert_with(|| {
+            Record::new(offer.session, offer.via, offer.file.clone(), offer.clients)
         });
+        record.key |= report.key;
         record.released_at = record.released_at.or(report.released_at);
         record.sender = record.sender.take().or_else(|| report.sender.clone());
         record.transfers.extend(report.transfer.clone());

@@ -10,8 +10,6 @@ use std::{
     sync::Arc,
 };
 
-use time::OffsetDateTime;
-
 use crate::{
     net::{
         lock,
@@ -89,24 +87,18 @@ impl History {
         self.lock().open.insert(record.session, record);
     }
 
-    pub(crate) fn release(&self, session: SessionId, at: OffsetDateTime, sender: &str) {
-        if let Some(record) = self.lock().open.get_mut(&session) {
-            record.released_at = Some(at);
-            record.sender = Some(sender.to_owned());
-        }
+    /// Changes the record of an open session.
+    pub(crate) fn change<T>(&self, session: SessionId, by: impl FnOnce(&mut Record) -> T) -> T {
+        by(self
+            .lock()
+            .open
+            .get_mut(&session)
+            .expect("a session opens before anything is said of it"))
     }
 
-    pub(crate) fn choose(&self, chosen: &Record) {
-        if let Some(record) = self.lock().open.get_mut(&chosen.session) {
-            (record.via, record.auto) = (chosen.via, chosen.auto.clone());
-        }
-    }
-
-    pub(crate) fn row(&self, session: SessionId, transfer: &Transfer) {
-        self.count(transfer);
-        if let Some(record) = self.lock().open.get_mut(&session) {
-            record.transfers.push(transfer.clone());
-        }
+    pub(crate) fn row(&self, session: SessionId, transfer: Transfer) {
+        self.count(&transfer);
+        self.change(session, |record| record.transfers.push(transfer));
     }
 
     /// Counts a transfer that has no row.
@@ -142,6 +134,8 @@ impl History {
 
 #[cfg(test)]
 mod tests {
+    use time::OffsetDateTime;
+
     use crate::{
         digest::Digest,
         session::{FileInfo, SeatId, Via},
@@ -173,10 +167,13 @@ mod tests {
     fn rows_are_there_before_the_session_ends_and_counted_once() {
         let history = History::default();
         history.open(record(1, 0));
-        history.release(SessionId(1), OffsetDateTime::UNIX_EPOCH, "sendfile");
+        history.change(SessionId(1), |record| {
+            record.released_at = Some(OffsetDateTime::UNIX_EPOCH);
+            record.sender = Some("sendfile".to_owned());
+        });
         let mut proven = Transfer::new(SeatId(2), "c", Outcome::Complete);
         (proven.verified, proven.bytes_server) = (Some(true), Some(7));
-        history.row(SessionId(1), &proven);
+        history.row(SessionId(1), proven.clone());
         assert_eq!(history.version(SessionId(1)), Some(3));
         let so_far = history.session(SessionId(1)).expect("open");
         assert_eq!(so_far.transfers, [proven]);

@@ -49,6 +49,15 @@ impl<'a, 'line> Cells<'a, 'line> {
         })
     }
 
+    /// As many figures as there are columns for.
+    pub(super) fn numbers<const N: usize>(&mut self) -> Result<[Option<u64>; N], LineError> {
+        let mut numbers = [None; N];
+        for number in &mut numbers {
+            *number = self.optional("a number", parsed)?;
+        }
+        Ok(numbers)
+    }
+
     pub(super) fn skip(&mut self, columns: usize) {
         self.at += columns;
     }

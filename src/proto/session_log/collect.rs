@@ -4,9 +4,9 @@ use std::{borrow::Cow, collections::HashMap};
 
 use crate::{
     proto::session_log::{
-        LogLine,
         cells::MISSING,
         columns::{COLUMNS, COLUMNS_MIN, LINE_MAX, SEPARATOR},
+        decode,
         error::{LineError, LogError, excerpt},
     },
     session::SessionId,
@@ -94,64 +94,40 @@ impl Collector {
             self.columns = check_header(line)?;
             return Ok(());
         }
-        let line = LogLine::decode(&in_our_columns(line, self.columns)?)?;
+        let line = decode(&in_our_columns(line, self.columns)?)?;
         let Some(&place) = self.places.get(&line.session) else {
             self.places.insert(line.session, self.records.len());
-            self.records.push(line.into_record());
+            self.records.push(line);
             return Ok(());
         };
-        line.join(&mut self.records[place])
+        join(&mut self.records[place], line)
     }
 }
 
-impl LogLine {
-    fn into_record(self) -> Record {
-        Record {
-            session: self.session,
-            via: self.via,
-            file: self.file,
-            clients: self.clients,
-            released_at: self.released_at,
-            sender: self.sender,
-            key: self.key,
-            auto: self.auto,
-            transfers: vec![self.transfer],
-        }
+/// Adds the transfer of `line` to its session's record. A client that left the muster is logged before
+/// the release is known, so the moment and the sender may be missing in one of two lines.
+fn join(record: &mut Record, line: Record) -> Result<(), LineError> {
+    let session = line.session;
+    // A client that left before the way was chosen has the one that was offered first.
+    match (&record.auto, &line.auto) {
+        (None, Some(_)) if record.released_at.is_none() => record.via = line.via,
+        (Some(_), None) if line.released_at.is_none() => {}
+        _ if record.via != line.via => return Err(LineError::Conflict { session, name: "via" }),
+        _ => {}
     }
-
-    /// Adds the transfer to its session's record. A client that left the muster is logged before
-    /// the release is known, so the moment and the sender may be missing in one of two lines.
-    fn join(self, record: &mut Record) -> Result<(), LineError> {
-        let session = self.session;
-        let conflict = |name| Err(LineError::Conflict { session, name });
-        // A client that left before the way was chosen has the one that was offered first.
-        match (&record.auto, &self.auto) {
-            (None, Some(_)) if record.released_at.is_none() => record.via = self.via,
-            (Some(_), None) if self.released_at.is_none() => {}
-            _ if record.via != self.via => return conflict("via"),
-            _ => {}
-        }
-        if !merge(&mut record.auto, self.auto) {
-            return conflict("auto");
-        }
-        if record.file != self.file {
-            return conflict("file");
-        }
-        if record.clients != self.clients {
-            return conflict("clients");
-        }
-        if record.key != self.key {
-            return conflict("key");
-        }
-        if !merge(&mut record.released_at, self.released_at) {
-            return conflict("time");
-        }
-        if !merge(&mut record.sender, self.sender) {
-            return conflict("sender");
-        }
-        record.transfers.push(self.transfer);
-        Ok(())
+    let agreed = [
+        ("auto", merge(&mut record.auto, line.auto)),
+        ("file", record.file == line.file),
+        ("clients", record.clients == line.clients),
+        ("key", record.key == line.key),
+        ("time", merge(&mut record.released_at, line.released_at)),
+        ("sender", merge(&mut record.sender, line.sender)),
+    ];
+    if let Some((name, _)) = agreed.into_iter().find(|(_, is_agreed)| !is_agreed) {
+        return Err(LineError::Conflict { session, name });
     }
+    record.transfers.extend(line.transfers);
+    Ok(())
 }
 
 /// Fills `known` from `other`; false when both are there and differ.
@@ -170,7 +146,7 @@ fn merge<T: PartialEq>(known: &mut Option<T>, other: Option<T>) -> bool {
 fn check_header(line: &str) -> Result<usize, LineError> {
     let line = line.strip_suffix('\n').ok_or(LineError::Cut)?;
     let mut found = line.split(SEPARATOR);
-    for (at, wanted) in COLUMNS.into_iter().enumerate() {
+    for (at, &wanted) in COLUMNS.iter().enumerate() {
         match found.next() {
             Some(found) if found == wanted => {}
             None if at >= COLUMNS_MIN => return Ok(at),
@@ -205,7 +181,7 @@ mod tests {
     use super::*;
     use crate::{
         digest::Digest,
-        proto::session_log::header,
+        proto::session_log::{encode, header},
         session::{FileInfo, SeatId, Via},
         text::FileName,
         transfer::Transfer,
@@ -233,7 +209,7 @@ mod tests {
     }
 
     fn lines(record: &Record) -> Vec<String> {
-        let line = |transfer| LogLine::of(record, transfer).encode();
+        let line = |transfer| encode(record, transfer);
         record.transfers.iter().map(line).collect()
     }
 

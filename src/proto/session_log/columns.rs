@@ -1,35 +1,19 @@
 //! The columns of a session log, and its first line.
 
+use std::sync::LazyLock;
+
 pub(super) use crate::proto::log_cell::SEPARATOR;
 use crate::transfer::{Counts, Evidence, auto::AutoFigures};
 
-/// Longest line, bytes, its end included. The longest that `LogLine::encode` writes is under 9.5 KiB.
+/// Longest line, bytes, its end included. The longest that `encode` writes is under 9.5 KiB.
 pub const LINE_MAX: usize = 10 * 1024;
 
 /// The columns of a line, in order; seconds, microseconds (`us`) and Mbit/s as the names say,
 /// sizes in bytes.
-pub const COLUMNS: [&str; EVIDENCE_END + 1 + AutoFigures::NAMES.len()] = {
-    let mut columns = ["key"; EVIDENCE_END + 1 + AutoFigures::NAMES.len()];
-    let mut at = 0;
-    while at < COLUMNS_MIN {
-        columns[at] = if at < BEFORE.len() { BEFORE[at] } else { Counts::NAMES[at - BEFORE.len()] };
-        at += 1;
-    }
-    at = 0;
-    while at < Evidence::NAMES.len() {
-        columns[COLUMNS_MIN + 1 + at] = Evidence::NAMES[at];
-        at += 1;
-    }
-    columns[EVIDENCE_END] = "auto";
-    at = 0;
-    while at < AutoFigures::NAMES.len() {
-        columns[EVIDENCE_END + 1 + at] = AutoFigures::LONG_NAMES[at];
-        at += 1;
-    }
-    columns
-};
-
-const EVIDENCE_END: usize = COLUMNS_MIN + 1 + Evidence::NAMES.len();
+pub static COLUMNS: LazyLock<Vec<&str>> = LazyLock::new(|| {
+    let evidence: [&[&str]; 4] = [&["key"], &Evidence::NAMES, &["auto"], &AutoFigures::LONG_NAMES];
+    [[&BEFORE[..], &Counts::NAMES].concat(), evidence.concat()].concat()
+});
 
 /// How many columns every log has. Those after them joined later, and more may.
 pub(super) const COLUMNS_MIN: usize = BEFORE.len() + Counts::NAMES.len();

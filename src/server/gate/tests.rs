@@ -13,7 +13,7 @@ use crate::{
     server::{
         catalog,
         catalog::Catalog,
-        session_log::{SessionHeader, SessionLogger},
+        session_log::SessionLogger,
         transport::{SendJob, SendResult},
     },
     session::{SessionId, Via},
@@ -68,8 +68,7 @@ impl Watched {
         };
         let logger = SessionLogger::start(None).expect("a thread");
         let file = session.source.info.clone();
-        let head = SessionHeader { via: session.via, file, clients, key: false };
-        logger.log_handle().open(session.id, head);
+        logger.log_handle().open(Record::new(session.id, session.via, file, clients));
         let (log, admission) = (logger.log_handle(), Admission::of_server());
         let gate = Gate::new(session, (Box::new(Nothing), None), muster, log, admission);
         let running = Arc::clone(&gate);
