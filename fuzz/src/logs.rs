@@ -9,7 +9,7 @@ use gatecast::internals::{
             log::{ViewerEnd, ViewerRecord},
             reports::{ReceiverReport, SenderReport},
         },
-        session_log::{collect, encode, header},
+        session_log::{Collector, LogError, encode, header},
     },
     report::{
         csv,
@@ -74,6 +74,14 @@ pub fn session_log(data: &[u8]) {
     if print {
         print_all(&records);
     }
+}
+
+fn collect(log: &[u8]) -> Result<Vec<Record>, LogError> {
+    let mut collector = Collector::default();
+    for line in log.split_inclusive(|&byte| byte == b'\n') {
+        collector.push(line)?;
+    }
+    collector.finish()
 }
 
 fn log_of(records: &[Record]) -> String {

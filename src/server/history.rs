@@ -11,10 +11,7 @@ use std::{
 };
 
 use crate::{
-    net::{
-        lock,
-        primitives::{Mutex, MutexGuard},
-    },
+    net::{lock, primitives::Mutex},
     session::SessionId,
     transfer::{Outcome, Record, Transfer},
 };
@@ -55,7 +52,7 @@ struct HistoryState {
 impl History {
     /// The session with the rows that are in the log so far.
     pub fn session(&self, session: SessionId) -> Option<Record> {
-        let state = self.lock();
+        let state = lock(&self.state);
         let ended = state.ended.iter().find(|record| record.session == session);
         match ended {
             Some(record) => Some((**record).clone()),
@@ -65,7 +62,7 @@ impl History {
 
     /// What grows with everything that [`History::session`] learns of this session.
     pub fn version(&self, session: SessionId) -> Option<u64> {
-        let state = self.lock();
+        let state = lock(&self.state);
         if state.ended.iter().any(|record| record.session == session) {
             return Some(u64::MAX);
         }
@@ -75,25 +72,23 @@ impl History {
 
     /// The kept sessions that have ended, oldest first.
     pub fn ended(&self) -> Vec<Arc<Record>> {
-        self.lock().ended.iter().cloned().collect()
+        lock(&self.state).ended.iter().cloned().collect()
     }
 
     /// The counts.
     pub fn totals(&self) -> HistoryTotals {
-        self.lock().totals
+        lock(&self.state).totals
     }
 
     pub(crate) fn open(&self, record: Record) {
-        self.lock().open.insert(record.session, record);
+        lock(&self.state).open.insert(record.session, record);
     }
 
     /// Changes the record of an open session.
     pub(crate) fn change<T>(&self, session: SessionId, by: impl FnOnce(&mut Record) -> T) -> T {
-        by(self
-            .lock()
-            .open
-            .get_mut(&session)
-            .expect("a session opens before anything is said of it"))
+        let mut state = lock(&self.state);
+        let open = state.open.get_mut(&session);
+        by(open.expect("a session opens before anything is said of it"))
     }
 
     pub(crate) fn row(&self, session: SessionId, transfer: Transfer) {
@@ -103,7 +98,7 @@ impl History {
 
     /// Counts a transfer that has no row.
     pub(crate) fn count(&self, transfer: &Transfer) {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         let place = Outcome::ALL.iter().position(|&o| o == transfer.outcome);
         state.totals.outcomes[place.expect("all outcomes are listed")] += 1;
         state.totals.proven += u64::from(transfer.is_proven());
@@ -112,7 +107,7 @@ impl History {
     }
 
     pub(crate) fn close(&self, record: Record) {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         state.open.remove(&record.session);
         state.totals.sessions += 1;
         state.rows += record.transfers.len();
@@ -125,10 +120,6 @@ impl History {
             let oldest = state.ended.remove(empty.unwrap_or(0)).expect("more than one");
             state.rows -= oldest.transfers.len();
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HistoryState> {
-        lock(&self.state)
     }
 }
 

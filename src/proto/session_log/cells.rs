@@ -4,9 +4,9 @@ use std::{str::FromStr, time::Duration};
 
 pub(super) use crate::proto::log_cell::{MISSING, duration, or_missing, outside};
 use crate::{
-    proto::session_log::{
-        columns::COLUMNS,
-        error::{LineError, excerpt},
+    proto::{
+        line::DecodeError,
+        session_log::{columns::COLUMNS, error::excerpt},
     },
     units::{mbit_per_second, micros},
 };
@@ -31,18 +31,20 @@ impl<'a, 'line> Cells<'a, 'line> {
         &mut self,
         wanted: &'static str,
         read: impl FnOnce(&str) -> Option<T>,
-    ) -> Result<T, LineError> {
+    ) -> Result<T, DecodeError> {
         let found = self.cells[self.at];
         let name = COLUMNS[self.at];
         self.at += 1;
-        read(found).ok_or_else(|| LineError::Column { name, found: excerpt(found), wanted })
+        read(found).ok_or_else(|| {
+            DecodeError(format!("column {name} holds '{}', not {wanted}", excerpt(found)))
+        })
     }
 
     pub(super) fn optional<T>(
         &mut self,
         wanted: &'static str,
         read: impl FnOnce(&str) -> Option<T>,
-    ) -> Result<Option<T>, LineError> {
+    ) -> Result<Option<T>, DecodeError> {
         self.needed(wanted, |text| match text {
             MISSING => Some(None),
             _ => read(text).map(Some),
@@ -50,7 +52,7 @@ impl<'a, 'line> Cells<'a, 'line> {
     }
 
     /// As many figures as there are columns for.
-    pub(super) fn numbers<const N: usize>(&mut self) -> Result<[Option<u64>; N], LineError> {
+    pub(super) fn numbers<const N: usize>(&mut self) -> Result<[Option<u64>; N], DecodeError> {
         let mut numbers = [None; N];
         for number in &mut numbers {
             *number = self.optional("a number", parsed)?;

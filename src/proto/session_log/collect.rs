@@ -3,11 +3,14 @@
 use std::{borrow::Cow, collections::HashMap};
 
 use crate::{
-    proto::session_log::{
-        cells::MISSING,
-        columns::{COLUMNS, COLUMNS_MIN, LINE_MAX, SEPARATOR},
-        decode,
-        error::{LineError, LogError, excerpt},
+    proto::{
+        line::DecodeError,
+        session_log::{
+            cells::MISSING,
+            columns::{COLUMNS, COLUMNS_MIN, LINE_MAX, SEPARATOR},
+            decode,
+            error::{self, LogError, cut, excerpt, too_long},
+        },
     },
     session::SessionId,
     transfer::{Outcome, Record},
@@ -30,7 +33,8 @@ pub struct Collector {
 /// # Errors
 /// The first line that is wrong; a last one that is cut is left out. A log without a header is
 /// wrong, one with nothing else is empty.
-pub fn collect(log: &[u8]) -> Result<Vec<Record>, LogError> {
+#[cfg(test)]
+pub(crate) fn collect(log: &[u8]) -> Result<Vec<Record>, LogError> {
     let mut collector = Collector::default();
     for line in log.split_inclusive(|&byte| byte == b'\n') {
         collector.push(line)?;
@@ -47,7 +51,7 @@ impl Collector {
     pub fn push(&mut self, line: &[u8]) -> Result<(), LogError> {
         self.lines += 1;
         if !line.ends_with(b"\n") {
-            let why = if line.len() > LINE_MAX { LineError::TooLong } else { LineError::Cut };
+            let why = if line.len() > LINE_MAX { too_long() } else { cut() };
             self.torn.get_or_insert(LogError { line: self.lines, why });
             return Ok(());
         }
@@ -69,8 +73,7 @@ impl Collector {
     /// A log without any whole line.
     pub fn finish(mut self) -> Result<Vec<Record>, LogError> {
         if self.lines == 0 {
-            let why = LineError::Cut;
-            return Err(LogError { line: 1, why });
+            return Err(LogError { line: 1, why: cut() });
         }
         if let Some(torn) = self.torn.filter(|torn| torn.line == 1) {
             return Err(torn);
@@ -84,11 +87,11 @@ impl Collector {
         Ok(self.records)
     }
 
-    fn add_line(&mut self, line: &[u8]) -> Result<(), LineError> {
+    fn add_line(&mut self, line: &[u8]) -> Result<(), DecodeError> {
         if line.len() > LINE_MAX {
-            return Err(LineError::TooLong);
+            return Err(too_long());
         }
-        let line = str::from_utf8(line).map_err(|_| LineError::NotText)?;
+        let line = str::from_utf8(line).map_err(|_| DecodeError("not UTF-8".to_owned()))?;
         // No line of a transfer begins so: a session's number is hexadecimal.
         if self.lines == 1 || line.starts_with(COLUMNS[0]) {
             self.columns = check_header(line)?;
@@ -106,13 +109,17 @@ impl Collector {
 
 /// Adds the transfer of `line` to its session's record. A client that left the muster is logged before
 /// the release is known, so the moment and the sender may be missing in one of two lines.
-fn join(record: &mut Record, line: Record) -> Result<(), LineError> {
+fn join(record: &mut Record, line: Record) -> Result<(), DecodeError> {
     let session = line.session;
+    let conflict = |name: &str| {
+        let earlier = format!("an earlier line of session {session} says");
+        Err(DecodeError(format!("column {name} is not what {earlier}")))
+    };
     // A client that left before the way was chosen has the one that was offered first.
     match (&record.auto, &line.auto) {
         (None, Some(_)) if record.released_at.is_none() => record.via = line.via,
         (Some(_), None) if line.released_at.is_none() => {}
-        _ if record.via != line.via => return Err(LineError::Conflict { session, name: "via" }),
+        _ if record.via != line.via => return conflict("via"),
         _ => {}
     }
     let agreed = [
@@ -124,7 +131,7 @@ fn join(record: &mut Record, line: Record) -> Result<(), LineError> {
         ("sender", merge(&mut record.sender, line.sender)),
     ];
     if let Some((name, _)) = agreed.into_iter().find(|(_, is_agreed)| !is_agreed) {
-        return Err(LineError::Conflict { session, name });
+        return conflict(name);
     }
     record.transfers.extend(line.transfers);
     Ok(())
@@ -143,16 +150,19 @@ fn merge<T: PartialEq>(known: &mut Option<T>, other: Option<T>) -> bool {
 }
 
 /// How many columns a header has: fewer in an earlier version's log, more in a later one's.
-fn check_header(line: &str) -> Result<usize, LineError> {
-    let line = line.strip_suffix('\n').ok_or(LineError::Cut)?;
+fn check_header(line: &str) -> Result<usize, DecodeError> {
+    let line = line.strip_suffix('\n').ok_or_else(cut)?;
     let mut found = line.split(SEPARATOR);
     for (at, &wanted) in COLUMNS.iter().enumerate() {
         match found.next() {
             Some(found) if found == wanted => {}
             None if at >= COLUMNS_MIN => return Ok(at),
             found => {
-                let (place, found) = (at + 1, found.map(excerpt));
-                return Err(LineError::Header { place, found, wanted });
+                let found = found.map_or_else(
+                    || format!("missing: '{wanted}'"),
+                    |found| format!("'{}', not '{wanted}'", excerpt(found)),
+                );
+                return Err(DecodeError(format!("the header's column {} is {found}", at + 1)));
             }
         }
     }
@@ -161,14 +171,14 @@ fn check_header(line: &str) -> Result<usize, LineError> {
 
 /// A line of a log of `columns` columns with our own: what an earlier version did not write is
 /// missing, and what a later one writes besides is left out.
-fn in_our_columns(line: &str, columns: usize) -> Result<Cow<'_, str>, LineError> {
+fn in_our_columns(line: &str, columns: usize) -> Result<Cow<'_, str>, DecodeError> {
     if columns == COLUMNS.len() {
         return Ok(Cow::Borrowed(line));
     }
-    let text = line.strip_suffix('\n').ok_or(LineError::Cut)?;
+    let text = line.strip_suffix('\n').ok_or_else(cut)?;
     let mut cells: Vec<&str> = text.split(SEPARATOR).collect();
     if cells.len() != columns {
-        return Err(LineError::Columns { found: cells.len(), wanted: columns });
+        return Err(error::columns(cells.len(), columns));
     }
     cells.resize(COLUMNS.len(), MISSING);
     Ok(Cow::Owned(cells.join(SEPARATOR) + "\n"))
@@ -353,7 +363,7 @@ mod tests {
         assert_eq!(collect(log.as_bytes()).map(|r| r[0].transfers.len()), Ok(30_000));
         let log = [header().as_bytes(), b"\xff\n"].concat();
         let error = collect(&log).expect_err("not text");
-        assert_eq!((error.line, error.why), (2, LineError::NotText));
+        assert_eq!((error.line, error.why), (2, DecodeError("not UTF-8".to_owned())));
         let log = header() + &"x".repeat(LINE_MAX) + "\n";
         assert_eq!(self::error(&log), "line 2: longer than 10240 bytes");
     }

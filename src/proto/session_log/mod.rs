@@ -18,18 +18,23 @@ use std::time::Duration;
 
 use time::{Date, PrimitiveDateTime, Time, UtcOffset};
 
+#[cfg(test)]
+pub(crate) use self::collect::collect;
 use self::{
     cells::{Cells, MICROSECONDS, SECONDS, TEXT, duration, mbit, or_missing, outside, parsed},
     columns::{BEFORE, SEPARATOR},
-    error::excerpt,
+    error::{columns, cut, excerpt, too_long},
 };
 pub use self::{
-    collect::{Collector, collect},
+    collect::Collector,
     columns::{COLUMNS, LINE_MAX, header},
-    error::{LineError, LogError},
+    error::LogError,
 };
 use crate::{
-    proto::log_cell::{DATE, TIME},
+    proto::{
+        line::DecodeError,
+        log_cell::{DATE, TIME},
+    },
     session::{FileInfo, SeatId},
     text::{CLIENT_NAME_MAX, FileName, unescape},
     transfer::{
@@ -103,27 +108,30 @@ fn cells(record: &Record, transfer: &Transfer) -> Vec<String> {
 ///
 /// # Errors
 /// Any line that [`encode`] does not write, with the column that is wrong.
-pub fn decode(line: &str) -> Result<Record, LineError> {
+pub fn decode(line: &str) -> Result<Record, DecodeError> {
     if line.len() > LINE_MAX {
-        return Err(LineError::TooLong);
+        return Err(too_long());
     }
-    let line = line.strip_suffix('\n').ok_or(LineError::Cut)?;
+    let line = line.strip_suffix('\n').ok_or_else(cut)?;
     let cells: Vec<&str> = line.split(SEPARATOR).collect();
     if cells.len() != COLUMNS.len() {
-        return Err(LineError::Columns { found: cells.len(), wanted: COLUMNS.len() });
+        return Err(columns(cells.len(), COLUMNS.len()));
     }
     let decoded = read(&mut Cells::new(&cells))?;
     let pairs = cells.iter().zip(self::cells(&decoded, &decoded.transfers[0]));
     for (&name, (&found, wanted)) in COLUMNS.iter().zip(pairs) {
         if found != wanted {
-            return Err(LineError::Disagrees { name, found: excerpt(found), wanted });
+            let found = excerpt(found);
+            return Err(DecodeError(format!(
+                "column {name} holds '{found}', but the line's other columns make it '{wanted}'"
+            )));
         }
     }
     Ok(decoded)
 }
 
 /// Reads every column from which others do not follow, in their order.
-fn read(cells: &mut Cells<'_, '_>) -> Result<Record, LineError> {
+fn read(cells: &mut Cells<'_, '_>) -> Result<Record, DecodeError> {
     let session = cells.needed("a session's 16 digits", parsed)?;
     let seat = SeatId(cells.needed("a seat", parsed)?);
     let date = cells.optional("a date, YYYY-MM-DD", |text| Date::parse(text, DATE).ok())?;

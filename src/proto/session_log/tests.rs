@@ -135,14 +135,14 @@ fn times_between_microseconds_are_cut_and_their_line_is_read() {
 fn cut_line_is_an_error_wherever_it_is_cut() {
     let encoded = written(&line(full()));
     for end in 0..encoded.len() {
-        assert_eq!(decode(&encoded[..end]), Err(LineError::Cut), "{end}");
+        assert_eq!(decode(&encoded[..end]), Err(cut()), "{end}");
         // The same with an end put to it: either a column is missing or one is damaged.
         let ended = encoded[..end].to_owned() + "\n";
         let whole = end == encoded.len() - 1;
         assert_eq!(decode(&ended).is_ok(), whole, "{ended}");
     }
     let long = "x".repeat(LINE_MAX) + "\n";
-    assert_eq!(decode(&long), Err(LineError::TooLong));
+    assert_eq!(decode(&long), Err(too_long()));
 }
 
 #[test]

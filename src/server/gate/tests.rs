@@ -19,6 +19,7 @@ use crate::{
     session::{SessionId, Via},
     text::FileName,
     transfer::{Outcome, Record},
+    units::Moment,
 };
 
 #[derive(Debug)]
@@ -111,7 +112,7 @@ fn wait_at(
     name: &str,
 ) -> (TcpStream, thread::JoinHandle<std::result::Result<Duration, MusterEnd>>) {
     let (far, client) = client(&listener(), name);
-    let mut seat = Seat::take(gate, client).expect("a free seat");
+    let mut seat = Seat::take_until(gate, client, Moment(0)).expect("a free seat");
     let waiting = thread::spawn(move || {
         let woke = seat.wait()?;
         let transfer = seat.transfer();
@@ -164,7 +165,7 @@ fn view_says_how_a_transfer_ended_and_what_was_kept() {
     let watched = Watched::new(2, |_| {});
     let fails = |name, fails: bool| {
         let (far, client) = client(&listener(), name);
-        let mut seat = Seat::take(&watched.gate, client).expect("a free seat");
+        let mut seat = Seat::take_until(&watched.gate, client, Moment(0)).expect("a free seat");
         let thread = thread::spawn(move || {
             seat.resume(u64::from(fails));
             seat.wait().expect("released");
@@ -230,7 +231,7 @@ fn the_quorum_is_released_at_the_deadline_and_less_is_not() {
         let waiting = ["a", "b"].map(|name| wait_at(&watched.gate, name));
         // A third has a seat and never becomes ready.
         let (_far, late) = client(&listener(), "late");
-        let seat = Seat::take(&watched.gate, late).expect("a free seat");
+        let seat = Seat::take_until(&watched.gate, late, Moment(0)).expect("a free seat");
         for (_far, thread) in waiting {
             let ended = thread.join().expect("no panic");
             assert_eq!(ended.is_ok(), opens, "{quorum}: {ended:?}");
@@ -284,7 +285,7 @@ fn a_stopped_muster_lets_everybody_go() {
     let watched = Watched::new(3, |_| {});
     let (_far, waiting) = wait_at(&watched.gate, "a");
     let (_other, client) = client(&listener(), "b");
-    let seat = Seat::take(&watched.gate, client).expect("a free seat");
+    let seat = Seat::take_until(&watched.gate, client, Moment(0)).expect("a free seat");
     until("one ready", || ready(&watched.gate) == 1);
     watched.gate.stop();
     assert_eq!(waiting.join().expect("no panic"), Err(MusterEnd::Stopped));
@@ -309,7 +310,7 @@ fn clients_vanishing_at_random_never_open_or_hold_the_gate() {
                     let listener = listener();
                     while gate.view().left.is_some() {
                         let (far, client) = client(&listener, &number.to_string());
-                        let Ok(mut seat) = Seat::take(gate, client) else {
+                        let Ok(mut seat) = Seat::take_until(gate, client, Moment(0)) else {
                             thread::sleep(Duration::from_millis(next(&mut state) % 5));
                             continue;
                         };
@@ -376,7 +377,7 @@ fn a_gate_of_ghosts_ends_by_its_deadline() {
                     let listener = listener();
                     while gate.view().left.is_some() {
                         let (far, client) = client(&listener, "ghost");
-                        let Ok(mut seat) = Seat::take(gate, client) else {
+                        let Ok(mut seat) = Seat::take_until(gate, client, Moment(0)) else {
                             thread::sleep(Duration::from_millis(1));
                             continue;
                         };

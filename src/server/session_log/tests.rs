@@ -128,7 +128,7 @@ fn records_that_nobody_takes_are_bounded_in_sessions_and_rows() {
     let (history, records) = (Arc::clone(logger.log_handle().history()), logger.records());
     let write = |number: u64, rows: u16| {
         let log = logger.log_handle();
-        log.open(self::record(SessionId(number), 1));
+        log.open(record(SessionId(number), 1));
         for _ in 0..rows {
             log.finish(SessionId(number), Transfer::new(SeatId(1), "c", Outcome::Cut));
         }

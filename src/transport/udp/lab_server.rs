@@ -313,7 +313,7 @@ impl LabTransfer {
         transfer.server = self.from;
         transfer.counts = Counts {
             offered: Some(0),
-            local_drop: socket.reports_refusals().then_some(0),
+            local_drop: socket.reports_refusals.then_some(0),
             ..Counts::default()
         };
         let mut at = 0;
