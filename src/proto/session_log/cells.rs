@@ -1,14 +1,11 @@
 //! One column of a log line: how a value is written there and read back.
 
-use std::{str::FromStr, time::Duration};
+use std::str::FromStr;
 
 pub(super) use crate::proto::log_cell::{MISSING, duration, or_missing, outside};
-use crate::{
-    proto::{
-        line::DecodeError,
-        session_log::{columns::COLUMNS, error::excerpt},
-    },
-    units::{mbit_per_second, micros},
+use crate::proto::{
+    line::DecodeError,
+    session_log::{columns::COLUMNS, error::excerpt},
 };
 
 pub(super) const SECONDS: &str = "seconds with six decimals";
@@ -67,10 +64,4 @@ impl<'a, 'line> Cells<'a, 'line> {
 
 pub(super) fn parsed<T: FromStr>(text: &str) -> Option<T> {
     text.parse().ok()
-}
-
-/// The rate of a whole number of microseconds, as the line's reader will compute it again.
-pub(super) fn mbit(bytes: Option<u64>, span: Option<Duration>) -> Option<String> {
-    let rate = mbit_per_second(bytes?, Duration::from_micros(micros(span?)))?;
-    Some(format!("{rate:.3}"))
 }

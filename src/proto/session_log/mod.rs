@@ -16,18 +16,18 @@ mod error;
 
 use std::time::Duration;
 
-use time::{Date, PrimitiveDateTime, Time, UtcOffset};
+use time::{Date, PrimitiveDateTime, Time};
 
 #[cfg(test)]
 pub(crate) use self::collect::collect;
 use self::{
-    cells::{Cells, MICROSECONDS, SECONDS, TEXT, duration, mbit, or_missing, outside, parsed},
+    cells::{Cells, MICROSECONDS, SECONDS, TEXT, duration, or_missing, outside, parsed},
     columns::{BEFORE, SEPARATOR},
     error::{columns, cut, excerpt, too_long},
 };
 pub use self::{
     collect::Collector,
-    columns::{COLUMNS, LINE_MAX, header},
+    columns::{COLUMNS, LINE_MAX, REASON_MAX, SENDER_MAX, header},
     error::LogError,
 };
 use crate::{
@@ -36,21 +36,15 @@ use crate::{
         log_cell::{DATE, TIME},
     },
     session::{FileInfo, SeatId},
-    text::{CLIENT_NAME_MAX, FileName, unescape},
+    text::{FileName, unescape},
     transfer::{
         AutoChoice, ClockId, Counts, Evidence, Outcome, Record, Transfer, auto::AutoFigures,
     },
-    units::{Moment, decimal_seconds, micros},
+    units::Moment,
 };
-
-/// Longest reason that a line keeps, bytes before escaping, which can make six of one.
-pub const REASON_MAX: usize = 512;
 
 /// Longest text on how the way was chosen, bytes before escaping.
 pub const WHY_MAX: usize = 256;
-
-/// Longest sender that a line keeps, bytes before escaping.
-pub const SENDER_MAX: usize = 128;
 
 /// The line of one `transfer` of `record`, with its end: the transfer, and of its session all that a
 /// [`Record`] needs. It is always one that [`decode`] takes: times lose what is below a microsecond,
@@ -60,40 +54,7 @@ pub fn encode(record: &Record, transfer: &Transfer) -> String {
 }
 
 fn cells(record: &Record, transfer: &Transfer) -> Vec<String> {
-    let released_at = record.released_at.and_then(|at| at.checked_to_offset(UtcOffset::UTC));
-    let before: [String; BEFORE.len()] = [
-        record.session.to_string(),
-        transfer.seat.to_string(),
-        or_missing(released_at.and_then(|at| at.format(DATE).ok())),
-        or_missing(released_at.and_then(|at| at.format(TIME).ok())),
-        record.via.to_string(),
-        outside(record.file.name.as_str(), usize::MAX),
-        record.file.bytes.to_string(),
-        or_missing(transfer.bytes_client),
-        or_missing(transfer.seconds_client.map(decimal_seconds)),
-        or_missing(mbit(transfer.bytes_client, transfer.seconds_client)),
-        or_missing(transfer.client.map(|address| address.port())),
-        or_missing(transfer.bytes_server),
-        or_missing(transfer.seconds_server.map(decimal_seconds)),
-        or_missing(mbit(transfer.bytes_server, transfer.seconds_server)),
-        or_missing(transfer.server.map(|address| address.port())),
-        transfer.outcome.to_string(),
-        or_missing(transfer.verified.map(|yes| if yes { "yes" } else { "no" })),
-        or_missing(transfer.reason.as_ref().map(|why| outside(why, REASON_MAX))),
-        outside(&transfer.name, CLIENT_NAME_MAX),
-        or_missing(transfer.client),
-        or_missing(transfer.server),
-        record.clients.to_string(),
-        record.file.sha1.to_string(),
-        transfer.bytes_resumed.to_string(),
-        or_missing(transfer.seconds_verified.map(decimal_seconds)),
-        or_missing(transfer.seconds_durable.map(decimal_seconds)),
-        or_missing(transfer.woke.map(micros)),
-        or_missing(transfer.first_server.map(micros)),
-        or_missing(transfer.first_client.map(|(_, at)| at.0)),
-        or_missing(transfer.first_client.map(|(ClockId(id), _)| id)),
-        or_missing(record.sender.as_ref().map(|how| outside(how, SENDER_MAX))),
-    ];
+    let before = BEFORE.iter().map(|(_, cell)| cell(record, transfer));
     let counts = transfer.counts.values();
     let key = or_missing(record.key.then_some("yes"));
     let counts = counts.into_iter().map(or_missing);
@@ -101,7 +62,7 @@ fn cells(record: &Record, transfer: &Transfer) -> Vec<String> {
     let why = or_missing(record.auto.as_ref().map(|auto| outside(&auto.why, WHY_MAX)));
     let figures = record.auto.as_ref().map(|auto| auto.figures).unwrap_or_default();
     let auto = [why].into_iter().chain(figures.values().into_iter().map(or_missing));
-    before.into_iter().chain(counts).chain([key]).chain(evidence).chain(auto).collect()
+    before.chain(counts).chain([key]).chain(evidence).chain(auto).collect()
 }
 
 /// Reads a line, which must have its end: a record of one transfer.

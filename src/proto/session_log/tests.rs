@@ -1,12 +1,14 @@
+use std::net::SocketAddr;
+
 use proptest::{option, prelude::*};
+use time::OffsetDateTime;
 
 use super::{cells::MISSING, *};
 use crate::{
     digest::Digest,
     session::{SessionId, Via},
+    text::CLIENT_NAME_MAX,
 };
-use std::net::SocketAddr;
-use time::OffsetDateTime;
 
 fn written(line: &Record) -> String {
     encode(line, &line.transfers[0])
