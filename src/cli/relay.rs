@@ -31,6 +31,7 @@ ffmpeg -re -i film.mp4 -c copy -f mpegts 'udp://127.0.0.1:65534?pkt_size=1316'\n
 Exit code: 0 stopped while nobody watched, or the file was played; 1 could not run, or the log or the \
 recording could not be written; 2 usage; 130 stopped while somebody watched."
 )]
+// Over 15 fields because each is one thing that a user may ask for.
 pub(crate) struct RelayArgs {
     /// Where the stream comes
     ///
@@ -124,10 +125,59 @@ const UNFED: u32 = 5;
 /// It could not be begun, or the log or a result could not be written.
 pub(crate) fn run(args: &RelayArgs) -> Result<Verdict> {
     let requests = signals::listen()?;
+    let (mut relay, source) = start(args)?;
+    let gone = relay.records();
+    let tick = crossbeam_channel::tick(EVERY);
+    let mut over = Vec::new();
+    let mut unfed = 0;
+    let is_played = loop {
+        select! {
+            recv(gone) -> record => {
+                let record = record.expect("the logger lives as long as the relay");
+                print_record(&record);
+                over.push(record);
+                // A relay that runs for months remembers what its table can show.
+                if over.len() > SHOWN_MAX {
+                    over.remove(0);
+                }
+            }
+            recv(tick) -> _ => {
+                let now = relay.snapshot();
+                if args.events {
+                    output::print(&events::relay_event(&now))?;
+                }
+                unfed += u32::from(now.awake && now.input.datagrams == 0);
+                if unfed == UNFED {
+                    unfed += 1;
+                    output::eprintln(format_args!(
+                        "nothing has come to udp://{}: does its source send there, and does a \
+                         firewall drop UDP?",
+                        relay.input()
+                    ));
+                }
+                if let Some(ended) = relay.file_end() {
+                    ended?;
+                    output::eprintln(format_args!("{source} has been played"));
+                    break true;
+                }
+            },
+            recv(requests) -> request => if request != Ok(signals::SignalRequest::Release) {
+                break false;
+            }
+        }
+    };
+    relay.finish_recording();
+    let last = relay.snapshot();
+    over.extend(relay.stop()?);
+    end(args, &last, over, is_played)
+}
+
+/// Starts the relay and says where it is. Returns also what it relays.
+fn start(args: &RelayArgs) -> Result<(Relay, String)> {
     let DashboardArgs { dashboard, token, host } = args.page.clone();
     let token = token.unwrap_or_else(guard::random_token);
     let controls_elsewhere = !dashboard.is_empty();
-    let mut relay = Relay::builder()
+    let relay = Relay::builder()
         .input(args.input)
         .listen(args.listen)
         .interface(args.interface)
@@ -163,49 +213,7 @@ pub(crate) fn run(args: &RelayArgs) -> Result<Verdict> {
     if let Some(recording) = relay.snapshot().recording {
         output::eprintln(format_args!("recording into {}", escape_path(&recording.list)));
     }
-    let gone = relay.records();
-    let tick = crossbeam_channel::tick(EVERY);
-    let mut over = Vec::new();
-    let mut unfed = 0;
-    let is_played = loop {
-        select! {
-            recv(gone) -> record => {
-                let record = record.expect("the logger lives as long as the relay");
-                print_record(&record);
-                over.push(record);
-                // A relay that runs for months remembers what its table can show.
-                if over.len() > SHOWN_MAX {
-                    over.remove(0);
-                }
-            }
-            recv(tick) -> _ => {
-                let now = relay.snapshot();
-                if args.events {
-                    output::print(&events::relay_event(&now))?;
-                }
-                unfed += u32::from(now.awake && now.input.datagrams == 0);
-                if unfed == UNFED {
-                    unfed += 1;
-                    output::eprintln(format_args!(
-                        "nothing has come to udp://{input}: does its source send there, and does a \
-                         firewall drop UDP?"
-                    ));
-                }
-                if let Some(ended) = relay.file_end() {
-                    ended?;
-                    output::eprintln(format_args!("{source} has been played"));
-                    break true;
-                }
-            },
-            recv(requests) -> request => if request != Ok(signals::SignalRequest::Release) {
-                break false;
-            }
-        }
-    };
-    relay.finish_recording();
-    let last = relay.snapshot();
-    over.extend(relay.stop()?);
-    end(args, &last, over, is_played)
+    Ok((relay, source))
 }
 
 /// Most viewers in the table at the end; the log has all.

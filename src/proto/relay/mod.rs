@@ -302,15 +302,11 @@ impl ControlReply {
             None if line == "ERROR" => Ok(Self::Error(String::new())),
             Some(("OK", _)) => {
                 let fields = Fields::parse(line)?;
-                if fields.get("group").is_none() {
+                let Some(group) = fields.group()? else {
                     return SenderReport::decode(&fields).map(Self::Report);
-                }
-                let addr = |key| fields.parsed(key, str::parse);
-                let (group, from): (SocketAddr, _) = (addr("group")?, addr("from")?);
-                if !group.ip().is_multicast() || group.port() < PORT_MIN {
-                    return Err(DecodeError::value("no group", line));
-                }
-                Ok(Self::Group(RelayGroup { group, from, next: fields.number("next")? }))
+                };
+                let (from, next) = (fields.parsed("from", str::parse)?, fields.number("next")?);
+                Ok(Self::Group(RelayGroup { group, from, next }))
             }
             // Our relay escapes its reasons; another's is taken as it is, and is not safe to show.
             Some(("ERROR", reason)) => {
