@@ -98,62 +98,25 @@ pub use session::Via;
 #[doc(hidden)]
 pub use cli::main;
 
+/// Opens a room of the crate to `internals`, whole.
+macro_rules! open {
+    ($($room:ident)+) => { $(pub mod $room { pub use crate::$room::*; })+ };
+}
+
 /// The rooms behind the front door, for this package's own benches, integration tests and fuzz
 /// targets. Nothing here is promised to stay.
 #[doc(hidden)]
 pub mod internals {
-    pub mod units {
-        pub use crate::units::*;
+    open! {
+        client digest error http net proto relay report server session text transfer transport units
     }
-    pub mod digest {
-        pub use crate::digest::*;
-    }
-    pub mod text {
-        pub use crate::text::*;
-    }
-    pub mod session {
-        pub use crate::session::*;
-    }
-    pub mod transfer {
-        pub use crate::transfer::*;
-    }
-    pub mod error {
-        pub use crate::error::*;
-    }
-    pub mod proto {
-        pub use crate::proto::*;
-    }
-    pub mod net {
-        pub use crate::net::*;
-    }
-    pub mod client {
-        pub use crate::client::*;
-    }
-    pub mod server {
-        pub use crate::server::*;
-    }
-    pub mod transport {
-        pub use crate::transport::*;
-    }
-    pub mod http {
-        pub use crate::http::*;
-    }
-    pub mod relay {
-        pub use crate::relay::*;
-    }
-    pub mod report {
-        pub use crate::report::*;
-    }
+
     #[cfg(feature = "cli")]
-    pub mod doctor {
-        pub use crate::doctor::*;
-    }
+    open!(doctor);
     #[cfg(feature = "cli")]
     pub mod cli {
         pub use crate::cli::options::*;
     }
     #[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
-    pub mod testbed {
-        pub use crate::testbed::*;
-    }
+    open!(testbed);
 }

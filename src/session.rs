@@ -2,14 +2,18 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::{digest::Digest, text::FileName, units::InvalidValue};
+use crate::{
+    digest::Digest,
+    text::{FileName, hexadecimal},
+    units::InvalidValue,
+};
 
 /// A session's number: random, so that a stale or foreign message cannot name a running one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub u64);
 
 /// A client's place in a session, 1 to N.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SeatId(pub u16);
 
 /// The way the bytes travel.
@@ -90,12 +94,8 @@ impl FromStr for SessionId {
     type Err = InvalidValue;
 
     fn from_str(text: &str) -> Result<Self, InvalidValue> {
-        let wrong = || InvalidValue::new("session", text, "16 lower-case hexadecimal digits");
-        let digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-        if text.len() != 16 || !text.bytes().all(digit) {
-            return Err(wrong());
-        }
-        u64::from_str_radix(text, 16).map(Self).map_err(|_| wrong())
+        let id = hexadecimal(text, 16).and_then(|id| u64::try_from(id).ok()).map(Self);
+        id.ok_or_else(|| InvalidValue::new("session", text, "16 lower-case hexadecimal digits"))
     }
 }
 

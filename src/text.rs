@@ -187,6 +187,13 @@ pub fn unescape(shown: &str) -> Option<String> {
     Some(text)
 }
 
+/// Reads a number of exactly `len` lower-case hexadecimal digits, 32 at most.
+pub fn hexadecimal(text: &str, len: usize) -> Option<u128> {
+    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    let number = Some(text).filter(|text| text.len() == len && text.bytes().all(is_digit))?;
+    u128::from_str_radix(number, 16).ok()
+}
+
 /// True for characters that move a cursor, end a line or turn the direction of text.
 pub fn is_unsafe(ch: char) -> bool {
     ch.is_control()

@@ -16,11 +16,12 @@ use crate::{
 };
 
 /// How a transfer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Outcome {
     /// Every byte arrived.
     Complete,
     /// The transfer ended before the last byte.
+    #[default]
     Cut,
     /// Every byte arrived and the digest is another.
     Corrupt,
@@ -36,7 +37,7 @@ pub struct ClockId(pub u64);
 
 /// One seat's transfer, as the session log holds it.
 // Over 15 fields because it is one row of the session log, a column each.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Transfer {
     /// The seat.
     pub seat: SeatId,
@@ -236,27 +237,7 @@ impl Outcome {
 impl Transfer {
     /// A transfer of which nothing is known yet but who it is for.
     pub fn new(seat: SeatId, name: impl Into<String>, outcome: Outcome) -> Self {
-        Self {
-            seat,
-            name: name.into(),
-            client: None,
-            server: None,
-            outcome,
-            reason: None,
-            verified: None,
-            bytes_client: None,
-            bytes_server: None,
-            bytes_resumed: 0,
-            seconds_client: None,
-            seconds_server: None,
-            seconds_verified: None,
-            seconds_durable: None,
-            woke: None,
-            first_server: None,
-            first_client: None,
-            counts: Counts::default(),
-            evidence: Evidence::default(),
-        }
+        Self { seat, name: name.into(), outcome, ..Self::default() }
     }
 
     /// Ends the transfer otherwise than complete.
@@ -287,6 +268,21 @@ impl Transfer {
 }
 
 impl Record {
+    /// A session that has not been released, and in which nobody has ended yet.
+    pub fn new(session: SessionId, via: Via, file: FileInfo, clients: u16) -> Self {
+        Self {
+            session,
+            via,
+            file,
+            clients,
+            released_at: None,
+            sender: None,
+            key: false,
+            auto: None,
+            transfers: Vec::new(),
+        }
+    }
+
     /// Last seat's wake-up from the barrier minus first seat's, microseconds; `None` of fewer than
     /// two seats, as all skews.
     pub fn wake_skew_us(&self) -> Option<u64> {
@@ -364,7 +360,6 @@ impl Counts {
     /// `None` where it made none or nobody counts.
     pub fn loss_percent(&self) -> Option<f64> {
         let (lost, offered) = (self.lost?, self.offered?);
-        #[allow(clippy::cast_precision_loss, reason = "exact to 2^53 datagrams")]
         (offered > 0).then(|| 100.0 * lost as f64 / offered as f64)
     }
 }

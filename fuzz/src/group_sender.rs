@@ -120,7 +120,7 @@ impl Group {
             assert!(aside.missing.iter().all(|range| range.end <= self.blocks));
         }
         assert_eq!(self.sender.is_over(), self.members.is_empty());
-        assert_eq!(self.sender.numbered(), self.wire.numbered);
+        assert_eq!(self.sender.pkt, self.wire.numbered);
     }
 
     fn falls_silent(mut self) {

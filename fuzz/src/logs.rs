@@ -10,7 +10,7 @@ use gatecast::internals::{
             log::{ViewerEnd, ViewerRecord},
             reports::{ReceiverReport, SenderReport},
         },
-        session_log::{LogLine, collect, header},
+        session_log::{Collector, LogError, encode, header},
     },
     report::{
         csv,
@@ -77,10 +77,18 @@ pub fn session_log(data: &[u8]) {
     }
 }
 
+fn collect(log: &[u8]) -> Result<Vec<Record>, LogError> {
+    let mut collector = Collector::default();
+    for line in log.split_inclusive(|&byte| byte == b'\n') {
+        collector.push(line)?;
+    }
+    collector.finish()
+}
+
 fn log_of(records: &[Record]) -> String {
     let mut log = header();
     for record in records {
-        let lines = record.transfers.iter().map(|transfer| LogLine::of(record, transfer).encode());
+        let lines = record.transfers.iter().map(|transfer| encode(record, transfer));
         log.extend(lines);
     }
     log

@@ -178,6 +178,7 @@ pub fn control(data: &[u8]) {
                 ControlCommand::Disconnect => connected = false,
                 ControlCommand::Alive(report) => last = *report,
                 ControlCommand::Interrupt | ControlCommand::Continue => assert!(connected),
+                ControlCommand::Group => {}
             }
             state = next;
         }

@@ -155,7 +155,7 @@ pub fn sender(data: &[u8]) {
                 }
             }
         }
-        assert_eq!(talk.sender.numbered(), talk.wire.numbered);
+        assert_eq!(talk.sender.pkt, talk.wire.numbered);
     }
     // The ends take longest, so that most inputs have none.
     match kind / 2 % 16 {
@@ -303,7 +303,7 @@ struct Reception {
 
 impl Reception {
     fn new(receiver: BlockReceiver, layout: BlockLayout) -> Self {
-        let have = (0..layout.count()).filter(|&block| receiver.blocks().contains(block)).collect();
+        let have = (0..layout.count()).filter(|&block| receiver.blocks().held().has(block)).collect();
         Self { receiver, layout, now: NOW, have, handled: 0 }
     }
 
@@ -320,7 +320,7 @@ impl Reception {
             }
         }
         let blocks = self.receiver.blocks();
-        assert_eq!(blocks.held() as usize, self.have.len());
+        assert_eq!(blocks.held().count() as usize, self.have.len());
         assert_eq!(self.receiver.is_whole(), self.have.len() == self.layout.count() as usize);
         let in_order = (0..).zip(&self.have).take_while(|(at, block)| at == *block);
         assert_eq!(blocks.first_hole() as usize, in_order.count());

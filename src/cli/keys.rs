@@ -8,7 +8,10 @@
 
 #[cfg(all(unix, feature = "sockopt"))]
 use std::io::IsTerminal;
-use std::{io::BufRead, thread};
+use std::{
+    io::{self, BufRead},
+    thread,
+};
 
 use crossbeam_channel::{Receiver, Sender};
 
@@ -34,15 +37,16 @@ impl Keys {
     /// # Errors
     /// The system refuses a thread.
     pub(super) fn listen() -> Result<Self> {
+        let failed = Error::io("start the keyboard's thread", "this process");
         let (sender, input) = crossbeam_channel::unbounded();
         #[cfg(all(unix, feature = "sockopt"))]
-        if std::io::stdin().is_terminal() {
+        if io::stdin().is_terminal() {
             let terminal = terminal::Terminal::default();
             let reading = terminal.clone();
-            spawn(sender, move |sender| reading.read(sender))?;
+            spawn(sender, move |sender| reading.read(sender)).map_err(failed)?;
             return Ok(Self { input, _terminal: Some(terminal) });
         }
-        spawn(sender, lines)?;
+        spawn(sender, lines).map_err(failed)?;
         Ok(Self {
             input,
             #[cfg(all(unix, feature = "sockopt"))]
@@ -51,10 +55,11 @@ impl Keys {
     }
 }
 
-fn spawn(
+/// Starts the thread that reads what is typed.
+pub(super) fn spawn(
     sender: Sender<String>,
     read: impl FnOnce(&Sender<String>) + Send + 'static,
-) -> Result<()> {
+) -> io::Result<()> {
     let body = move || {
         read(&sender);
         // Holds the channel open.
@@ -62,13 +67,11 @@ fn spawn(
             thread::park();
         }
     };
-    net::spawn("keys", body)
-        .map(drop)
-        .map_err(Error::io("start the keyboard's thread", "this process"))
+    net::spawn("keys", body).map(drop)
 }
 
-fn lines(sender: &Sender<String>) {
-    for line in std::io::stdin().lock().lines().map_while(|line| line.ok()) {
+pub(super) fn lines(sender: &Sender<String>) {
+    for line in io::stdin().lock().lines().map_while(|line| line.ok()) {
         if sender.send(line.trim().to_owned()).is_err() {
             return;
         }

@@ -16,6 +16,7 @@ pub(crate) mod doctor;
 pub(crate) mod events;
 pub(crate) mod fetch;
 mod keys;
+mod launch;
 pub(crate) mod list;
 pub(crate) mod man;
 mod menu;
@@ -185,9 +186,9 @@ mod tests {
     use super::*;
 
     /// The groups that an option can belong to.
-    const GROUPS: [&str; 11] = [
-        "Gate", "Files", "Network", "UDP", "Swarm", "Output", "Page", "Links", "Star", "Study",
-        "Plan",
+    const GROUPS: [&str; 12] = [
+        "Gate", "Files", "Network", "Group", "UDP", "Swarm", "Output", "Page", "Links", "Star",
+        "Study", "Plan",
     ];
 
     /// Every subcommand, with those of `star`.

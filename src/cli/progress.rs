@@ -174,35 +174,28 @@ fn clients_text(views: &[ClientView], elapsed: Duration) -> String {
 }
 
 fn stage(view: &ClientView) -> String {
-    let stage = match view.stage {
-        ClientStage::Connecting => "looking for the server",
-        ClientStage::Joining => "joining",
-        ClientStage::Waiting => "at the gate",
-        ClientStage::Receiving => "receiving",
-        ClientStage::Verifying => "verifying",
-        ClientStage::Ended => "done",
-    };
-    match view.muster {
-        Some((ready, clients)) if view.stage == ClientStage::Waiting => {
-            format!("{stage}, {ready} of {clients} ready")
+    match (view.stage, view.muster) {
+        (ClientStage::Connecting, _) => "looking for the server".to_owned(),
+        (ClientStage::Waiting, Some((ready, clients))) => {
+            format!("{}, {ready} of {clients} ready", doing(view.stage))
         }
-        _ => stage.to_owned(),
+        (stage, _) => doing(stage).to_owned(),
+    }
+}
+
+fn doing(stage: ClientStage) -> &'static str {
+    match stage {
+        ClientStage::Waiting => "at the gate",
+        ClientStage::Ended => "done",
+        stage => stage.word(),
     }
 }
 
 /// How many clients are doing what, most advanced last: `3 receiving, 22 verifying`.
 fn summary(views: &[ClientView]) -> String {
-    let stages = [
-        (ClientStage::Connecting, "connecting"),
-        (ClientStage::Joining, "joining"),
-        (ClientStage::Waiting, "at the gate"),
-        (ClientStage::Receiving, "receiving"),
-        (ClientStage::Verifying, "verifying"),
-        (ClientStage::Ended, "done"),
-    ];
-    let counted = stages.into_iter().filter_map(|(stage, word)| {
+    let counted = ClientStage::ALL.into_iter().filter_map(|(stage, _)| {
         let count = views.iter().filter(|view| view.stage == stage).count();
-        (count > 0).then(|| format!("{count} {word}"))
+        (count > 0).then(|| format!("{count} {}", doing(stage)))
     });
     counted.collect::<Vec<_>>().join(", ")
 }

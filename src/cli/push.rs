@@ -131,7 +131,7 @@ const END_WAIT: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub(crate) struct Controls {
     pub(crate) requests: Receiver<SignalRequest>,
-    pub(crate) enter: Receiver<()>,
+    pub(crate) enter: Receiver<String>,
 }
 
 /// How a push ended.

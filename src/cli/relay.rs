@@ -18,6 +18,8 @@ use crate::{
     proto::relay::{events, log::ViewerRecord, status::RelaySnapshot},
     relay::{MAX_VIEWERS, Relay, VIEWERS_PER_ADDRESS},
     report::{relay as report, verdict::Verdict},
+    server::transport::GroupRoute,
+    text::escape_path,
     units,
 };
 
@@ -26,9 +28,10 @@ use crate::{
 #[command(
     after_help = "Example: gatecast relay --input 127.0.0.1:65534 --listen 0.0.0.0:7000\n         \
 ffmpeg -re -i film.mp4 -c copy -f mpegts 'udp://127.0.0.1:65534?pkt_size=1316'\n\
-Exit code: 0 stopped while nobody watched; 1 could not run, or the log could not be written; 2 usage; \
-130 stopped while somebody watched."
+Exit code: 0 stopped while nobody watched, or the file was played; 1 could not run, or the log or the \
+recording could not be written; 2 usage; 130 stopped while somebody watched."
 )]
+// Over 15 fields because each is one thing that a user may ask for.
 pub(crate) struct RelayArgs {
     /// Where the stream comes
     ///
@@ -36,6 +39,25 @@ pub(crate) struct RelayArgs {
     #[arg(long, default_value = "127.0.0.1:65534", value_name = "ADDR:PORT")]
     #[arg(help_heading = "Network")]
     pub(crate) input: SocketAddr,
+    /// Send this file of MPEG-TS, at its own clock
+    ///
+    /// In place of an input. Its clock (PCR) runs while somebody watches, or it is recorded; at its
+    /// end the relay stops.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["input", "interface"])]
+    #[arg(help_heading = "Files")]
+    pub(crate) play: Option<PathBuf>,
+    /// Play the file again and again
+    #[arg(long = "loop", requires = "play", help_heading = "Files", hide_short_help = true)]
+    pub(crate) repeat: bool,
+    /// Record the stream into this folder, in segments
+    ///
+    /// With a list of them (m3u8). The input is then read also while nobody watches.
+    #[arg(long, value_name = "DIR", help_heading = "Files")]
+    pub(crate) record: Option<PathBuf>,
+    /// How long a segment is; it ends before the next picture that needs no earlier one
+    #[arg(long, default_value = "60s", value_parser = options::positive_duration, value_name = "TIME")]
+    #[arg(requires = "record", help_heading = "Files", hide_short_help = true)]
+    pub(crate) segment: Duration,
     /// The address of the interface on which the group is joined; the system's choice unless given
     #[arg(long, value_name = "ADDR", help_heading = "Network", hide_short_help = true)]
     pub(crate) interface: Option<Ipv4Addr>,
@@ -45,6 +67,21 @@ pub(crate) struct RelayArgs {
     #[arg(long, alias = "port", default_value = "0.0.0.0:7000", value_name = "[ADDR:]PORT")]
     #[arg(value_parser = options::listen, help_heading = "Network")]
     pub(crate) listen: SocketAddr,
+    /// Send it to this group too
+    ///
+    /// Once for a whole room, such as 239.255.1.2:5000; in RTP, announced by SAP, for as long as the
+    /// relay runs.
+    #[arg(long, value_parser = options::group, value_name = "ADDR:PORT", help_heading = "Group")]
+    pub(crate) multicast_group: Option<SocketAddr>,
+    /// The address of this host by whose interface the group is sent to; the system's choice unless
+    /// given
+    #[arg(long, value_name = "ADDR", requires = "multicast_group")]
+    #[arg(help_heading = "Group", hide_short_help = true)]
+    pub(crate) multicast_interface: Option<Ipv4Addr>,
+    /// How many routers what is sent to the group may pass, and one more
+    #[arg(long, default_value = "1", value_parser = clap::value_parser!(u8).range(1..), value_name = "N")]
+    #[arg(help_heading = "Group", hide_short_help = true)]
+    pub(crate) ttl: u8,
     /// How long a datagram may wait for others to be sent with
     #[arg(long, default_value = "350us", value_parser = units::parse_duration, value_name = "TIME")]
     #[arg(help_heading = "Network", hide_short_help = true)]
@@ -88,35 +125,12 @@ const UNFED: u32 = 5;
 /// It could not be begun, or the log or a result could not be written.
 pub(crate) fn run(args: &RelayArgs) -> Result<Verdict> {
     let requests = signals::listen()?;
-    let DashboardArgs { dashboard, token, host } = args.page.clone();
-    let token = token.unwrap_or_else(guard::random_token);
-    let controls_elsewhere = !dashboard.is_empty();
-    let relay = Relay::builder()
-        .input(args.input)
-        .listen(args.listen)
-        .interface(args.interface)
-        .gather(args.gather)
-        .max_silence(args.max_silence)
-        .max_viewers(args.max_viewers)
-        .viewers_per_address(args.viewers_per_address)
-        .log_dir(&args.log_dir)
-        .access(AccessGuard::new(Some(token.clone()), dashboard, host))
-        .start()?;
-    let (input, at) = (relay.input(), relay.local_addr());
-    output::eprintln(format_args!(
-        "relaying what comes to udp://{input} to viewers at {at}; stop with Ctrl-C"
-    ));
-    let host = address::outward().filter(|_| at.ip().is_unspecified()).unwrap_or_else(|| at.ip());
-    let url = SocketAddr::new(host, at.port());
-    output::eprintln(format_args!("players open http://{url}/live.ts, the page is http://{url}/"));
-    if controls_elsewhere {
-        output::eprintln(format_args!("to act from elsewhere, open http://{url}/#token={token}"));
-    }
+    let (mut relay, source) = start(args)?;
     let gone = relay.records();
     let tick = crossbeam_channel::tick(EVERY);
     let mut over = Vec::new();
     let mut unfed = 0;
-    loop {
+    let is_played = loop {
         select! {
             recv(gone) -> record => {
                 let record = record.expect("the logger lives as long as the relay");
@@ -136,18 +150,70 @@ pub(crate) fn run(args: &RelayArgs) -> Result<Verdict> {
                 if unfed == UNFED {
                     unfed += 1;
                     output::eprintln(format_args!(
-                        "nothing has come to udp://{input}: does its source send there, and does a \
-                         firewall drop UDP?"
+                        "nothing has come to udp://{}: does its source send there, and does a \
+                         firewall drop UDP?",
+                        relay.input()
                     ));
+                }
+                if let Some(ended) = relay.file_end() {
+                    ended?;
+                    output::eprintln(format_args!("{source} has been played"));
+                    break true;
                 }
             },
             recv(requests) -> request => if request != Ok(signals::SignalRequest::Release) {
-                let last = relay.snapshot();
-                over.extend(relay.stop()?);
-                return end(args, &last, over);
+                break false;
             }
         }
+    };
+    relay.finish_recording();
+    let last = relay.snapshot();
+    over.extend(relay.stop()?);
+    end(args, &last, over, is_played)
+}
+
+/// Starts the relay and says where it is. Returns also what it relays.
+fn start(args: &RelayArgs) -> Result<(Relay, String)> {
+    let DashboardArgs { dashboard, token, host } = args.page.clone();
+    let token = token.unwrap_or_else(guard::random_token);
+    let controls_elsewhere = !dashboard.is_empty();
+    let relay = Relay::builder()
+        .input(args.input)
+        .listen(args.listen)
+        .interface(args.interface)
+        .group(args.multicast_group.map(|group| GroupRoute {
+            group,
+            interface: args.multicast_interface,
+            ttl: u32::from(args.ttl),
+        }))
+        .gather(args.gather)
+        .max_silence(args.max_silence)
+        .max_viewers(args.max_viewers)
+        .viewers_per_address(args.viewers_per_address)
+        .log_dir(&args.log_dir)
+        .access(AccessGuard::new(Some(token.clone()), dashboard, host))
+        .play(args.play.clone(), args.repeat)
+        .record(args.record.clone(), args.segment)
+        .start()?;
+    let (input, at) = (relay.input(), relay.local_addr());
+    let source = match &args.play {
+        Some(file) => escape_path(file),
+        None => format!("what comes to udp://{input}"),
+    };
+    output::eprintln(format_args!("relaying {source} to viewers at {at}; stop with Ctrl-C"));
+    let host = address::outward().filter(|_| at.ip().is_unspecified()).unwrap_or_else(|| at.ip());
+    let url = SocketAddr::new(host, at.port());
+    let group = args.multicast_group.map_or_else(String::new, |to| format!(", or rtp://@{to}"));
+    output::eprintln(format_args!(
+        "players open http://{url}/live.ts{group}, the page is http://{url}/"
+    ));
+    if controls_elsewhere {
+        output::eprintln(format_args!("to act from elsewhere, open http://{url}/#token={token}"));
     }
+    if let Some(recording) = relay.snapshot().recording {
+        output::eprintln(format_args!("recording into {}", escape_path(&recording.list)));
+    }
+    Ok((relay, source))
 }
 
 /// Most viewers in the table at the end; the log has all.
@@ -161,7 +227,12 @@ fn print_record(ViewerRecord { viewer, to, end, watched, sent, .. }: &ViewerReco
 }
 
 /// Prints the results. A relay that is stopped while somebody watches was interrupted.
-fn end(args: &RelayArgs, last: &RelaySnapshot, mut over: Vec<ViewerRecord>) -> Result<Verdict> {
+fn end(
+    args: &RelayArgs,
+    last: &RelaySnapshot,
+    mut over: Vec<ViewerRecord>,
+    is_played: bool,
+) -> Result<Verdict> {
     over.sort_by_key(|record| record.viewer);
     if args.events {
         output::print(&events::relay_event(last))?;
@@ -171,5 +242,12 @@ fn end(args: &RelayArgs, last: &RelaySnapshot, mut over: Vec<ViewerRecord>) -> R
         output::print(&report::viewer_table(&over, output::width()))?;
         output::print(&report::input(last))?;
     }
-    Ok(if last.viewers.is_empty() { Verdict::AllVerified } else { Verdict::Interrupted })
+    if let Some(recording) = &last.recording {
+        output::eprintln(report::recording(recording));
+        if recording.failed.is_some() {
+            return Ok(Verdict::CouldNotRun);
+        }
+    }
+    let is_whole = is_played || last.viewers.is_empty();
+    Ok(if is_whole { Verdict::AllVerified } else { Verdict::Interrupted })
 }

@@ -89,14 +89,7 @@ pub(crate) struct RunArgs {
 }
 
 /// The tests that the lab's report has: clients and file size.
-const LAB: [(u16, u64); 6] = [
-    (1, 100_000_000),
-    (5, 100_000_000),
-    (10, 100_000_000),
-    (1, 250_000_000),
-    (5, 250_000_000),
-    (10, 250_000_000),
-];
+const LAB: ([u16; 3], [u64; 2]) = ([1, 5, 10], [100_000_000, 250_000_000]);
 
 /// The clients that a stop signal stops.
 type RunningTask = Arc<Mutex<Option<Arc<FetchTask>>>>;
@@ -132,10 +125,12 @@ pub(crate) fn run(args: &RunArgs) -> Result<Verdict> {
     files::check_folder(&args.log_dir, "--log-dir")?;
     let folder = TemporaryFolder::new("run")?;
     let tests: Vec<(u16, PathBuf)> = match (&args.preset, &args.file) {
-        (Some(_), _) => LAB
-            .iter()
-            .map(|&(clients, bytes)| Ok((clients, generate(&folder, bytes)?)))
-            .collect::<Result<_>>()?,
+        (Some(_), _) => {
+            let (clients, sizes) = LAB;
+            let files = sizes.map(|bytes| generate(&folder, bytes));
+            let files = files.into_iter().collect::<Result<Vec<_>>>()?;
+            files.iter().flat_map(|file| clients.map(|count| (count, file.clone()))).collect()
+        }
         (None, Some(file)) => vec![(args.clients, only_file(file)?)],
         (None, None) => vec![(args.clients, generate(&folder, args.size.0)?)],
     };

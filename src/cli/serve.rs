@@ -1,11 +1,10 @@
 //! `gatecast serve`: offers files, session after session, until it is stopped.
 
 use std::{
-    io::{BufRead, IsTerminal},
+    io::IsTerminal,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
-    thread,
     time::Duration,
 };
 
@@ -15,6 +14,7 @@ use crate::{
     cli::{
         calibrate,
         events::{self, StatePrinter},
+        keys,
         options::{self, KeyArgs, SendArgs, SwarmArgs, ViaChoice},
         output,
         progress::{DigestBar, MusterLine, NAMES_ROOM},
@@ -348,25 +348,14 @@ fn print_result(
     Ok(verdict)
 }
 
-/// Receives a message for each Enter on the terminal; never one if there is no terminal.
-pub(super) fn enter_pressed() -> Receiver<()> {
+/// Receives a line for each Enter on the terminal; never one if there is no terminal.
+pub(super) fn enter_pressed() -> Receiver<String> {
     if !std::io::stdin().is_terminal() {
         return crossbeam_channel::never();
     }
     let (sender, pressed) = crossbeam_channel::unbounded();
-    let reading = thread::Builder::new().name("enter".to_owned()).spawn(move || {
-        for line in std::io::stdin().lock().lines() {
-            if line.is_err() || sender.send(()).is_err() {
-                return;
-            }
-        }
-        // The terminal is gone; the channel must stay open, or its end would be read as Enter.
-        loop {
-            thread::park();
-        }
-    });
-    match reading {
-        Ok(_) => pressed,
+    match keys::spawn(sender, keys::lines) {
+        Ok(()) => pressed,
         Err(error) => {
             log::warn!("cannot watch the terminal: {error}");
             crossbeam_channel::never()

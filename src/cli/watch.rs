@@ -1,13 +1,13 @@
 //! `gatecast watch`: one viewer, for a player of this host, a file, or just to measure.
 
-use std::{io::IsTerminal, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{io::IsTerminal, net::SocketAddr, path::PathBuf, process::Child, time::Duration};
 
 use crossbeam_channel::select;
 
 use crate::{
     cli::{
         keys::{self, Keys},
-        options, output, signals,
+        launch, options, output, signals,
     },
     error::{Error, Result},
     net::{address, clock},
@@ -33,6 +33,15 @@ pub(crate) struct WatchArgs {
     /// Where the player listens
     #[arg(long, value_name = "ADDR:PORT", help_heading = "Network")]
     pub(crate) player: Option<SocketAddr>,
+    /// Start vlc, mpv or ffplay for the stream
+    #[arg(long, conflicts_with = "player", help_heading = "Network")]
+    pub(crate) launch: bool,
+    /// Way: auto, unicast, multicast
+    ///
+    /// multicast is by the relay's group, auto that where it is heard.
+    #[arg(long, default_value = "auto", value_parser = ["auto", "unicast", "multicast"])]
+    #[arg(hide_possible_values = true, value_name = "WAY", help_heading = "Network")]
+    pub(crate) via: String,
     /// Write the stream into this file, in place of an old one
     #[arg(long, value_name = "FILE", help_heading = "Files")]
     pub(crate) record: Option<PathBuf>,
@@ -75,18 +84,9 @@ const CHECK: Duration = Duration::from_millis(200);
 /// # Errors
 /// The relay is not there, refuses or goes; the recording is not whole.
 pub(crate) fn run(args: &WatchArgs) -> Result<Verdict> {
-    if (1..PORT_MIN).contains(&args.port) {
-        let what = format_args!("--port {} is below 1024; no relay sends there", args.port);
-        return Err(Error::usage(what));
-    }
-    let config = WatchConfig {
-        player: args.player,
-        record: args.record.clone(),
-        port: args.port,
-        ..WatchConfig::new(address::resolve(&args.relay, PORT)?)
-    };
     let requests = signals::listen()?;
-    let watch = Watch::start(&config)?;
+    let (watch, mut player) = start(args)?;
+    let mut has_ended = || player.as_mut().is_some_and(|it| matches!(it.try_wait(), Ok(Some(_))));
     output::eprintln(format_args!("watching {} at {}; {KEYS}", args.relay, watch.snapshot().at));
     let keys = Keys::listen()?;
     let end = args.time.map_or_else(crossbeam_channel::never, crossbeam_channel::after);
@@ -115,7 +115,9 @@ pub(crate) fn run(args: &WatchArgs) -> Result<Verdict> {
             recv(requests) -> request => if request != Ok(signals::SignalRequest::Release) {
                 break Verdict::Interrupted;
             },
-            recv(check) -> _ => if let Some(why) = watch.end_reason() {
+            recv(check) -> _ => if has_ended() {
+                break Verdict::AllVerified;
+            } else if let Some(why) = watch.end_reason() {
                 status.clear();
                 output::eprintln(format_args!("gatecast: the relay has let us go: {why}"));
                 break Verdict::CouldNotRun;
@@ -133,6 +135,8 @@ pub(crate) fn run(args: &WatchArgs) -> Result<Verdict> {
         }
     };
     status.clear();
+    // One that has ended needs no ending.
+    let _ = player.map(|mut player| player.kill());
     // A second Ctrl-C ends all at once; the terminal is as it was by then.
     drop(keys);
     let view = watch.quit()?;
@@ -149,6 +153,25 @@ pub(crate) fn run(args: &WatchArgs) -> Result<Verdict> {
     }
     print_unreached(&args.relay, &view);
     Ok(verdict.min(Verdict::CouldNotRun))
+}
+
+/// Begins to watch, and starts the player where one is asked for.
+fn start(args: &WatchArgs) -> Result<(Watch, Option<Child>)> {
+    if (1..PORT_MIN).contains(&args.port) {
+        let what = format_args!("--port {} is below 1024; no relay sends there", args.port);
+        return Err(Error::usage(what));
+    }
+    let config = WatchConfig {
+        player: if args.launch { Some(launch::free_port()?) } else { args.player },
+        by_group: (args.via != "auto").then(|| args.via == "multicast"),
+        record: args.record.clone(),
+        port: args.port,
+        ..WatchConfig::new(address::resolve(&args.relay, PORT)?)
+    };
+    let watch = Watch::start(&config)?;
+    let player = config.player.filter(|_| args.launch);
+    let player = player.map(|at| launch::start(at, config.relay[0])).transpose()?;
+    Ok((watch, player))
 }
 
 fn print_unreached(relay: &str, view: &WatchSnapshot) {
@@ -183,6 +206,7 @@ impl StatusLine {
         let jitter = or_missing(view.received.jitter_us.map(|us| format!("{:.2}", us / 1e3)));
         let state = match view.state {
             ViewerState::Running => "playing",
+            ViewerState::Grouped => "playing by the group",
             ViewerState::Paused => "paused",
             ViewerState::Unconnected => "out",
         };

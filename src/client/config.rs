@@ -101,7 +101,7 @@ impl FetchConfig {
             let number = self.clients.to_string();
             return Err(Error::usage(InvalidValue::new("number of clients", &number, expected)));
         }
-        self.copy.resolved().map_err(|why| Error::refused("gatecast", why))?;
+        self.copy.resolved()?;
         self.name_of(self.clients)?;
         if self.is_in_place() {
             return disk::check(&self.out);

@@ -24,8 +24,8 @@ impl CopyPart {
     /// Where the bytes go.
     pub(super) fn storage(&self) -> &FileStorage {
         match self {
-            Self::File(part) => part.storage(),
-            Self::Tree(part) => part.storage(),
+            Self::File(part) => &part.storage,
+            Self::Tree(part) => &part.storage,
         }
     }
 
@@ -33,15 +33,15 @@ impl CopyPart {
     pub(super) fn read_back(&self) -> (&FileStorage, usize) {
         match self {
             Self::File(part) => part.read_back(),
-            Self::Tree(part) => (part.storage(), HASH_BUF),
+            Self::Tree(part) => (&part.storage, HASH_BUF),
         }
     }
 
     /// How many bytes at the beginning are there already.
     pub(super) fn resumed(&self) -> u64 {
         match self {
-            Self::File(part) => part.resumed(),
-            Self::Tree(part) => part.resumed(),
+            Self::File(part) => part.resumed,
+            Self::Tree(part) => part.resumed,
         }
     }
 

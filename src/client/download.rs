@@ -102,11 +102,11 @@ impl Download {
         let name = final_name(spec.part.name, spec.proof)?;
         let part = Part::open(&PartSpec { name: &name, ..spec.part.clone() })?;
         // What is overwritten has its room already.
-        let left = if in_place { 0 } else { spec.part.bytes - part.resumed() };
+        let left = if in_place { 0 } else { spec.part.bytes - part.resumed };
         let is_free = check_target(&part, spec.part.bytes, spec.proof.sha1(), progress);
         let may_begin = is_free.and_then(|()| needs_room(spec.part.folder, left, spec.clients));
         if let Err(error) = may_begin {
-            if part.resumed() == 0 {
+            if part.resumed == 0 {
                 part.discard();
             }
             return Err(error);
@@ -133,7 +133,7 @@ impl Download {
         progress: impl FnMut(u64) -> Result<()>,
     ) -> Result<Self> {
         let part = TreePart::open(spec, progress)?;
-        let room = needs_room(spec.folder, part.missing(), clients);
+        let room = needs_room(spec.folder, part.missing, clients);
         if let Err(error) = room {
             if !spec.resume {
                 part.discard();

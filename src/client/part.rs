@@ -75,14 +75,15 @@ pub enum ByteOrder {
 #[derive(Debug)]
 pub struct Part {
     file: Arc<File>,
-    storage: FileStorage,
+    /// Where its bytes go.
+    pub storage: FileStorage,
     path: PathBuf,
     target: PathBuf,
     replace: bool,
     /// Its name while it has holes, where its bytes come in any order.
     holed: Option<PathBuf>,
     /// How many bytes of an earlier session it holds.
-    resumed: u64,
+    pub resumed: u64,
     /// Reads past the system's cache, where it is written in place.
     uncached: Option<FileStorage>,
 }
@@ -199,11 +200,6 @@ impl Part {
         }
     }
 
-    /// Where its bytes go.
-    pub fn storage(&self) -> &FileStorage {
-        &self.storage
-    }
-
     /// What it is read back from, and how many bytes at a time.
     pub(super) fn read_back(&self) -> (&FileStorage, usize) {
         self.uncached.as_ref().map_or((&self.storage, HASH_BUF), |file| (file, READ_BACK))
@@ -225,11 +221,6 @@ impl Part {
             let sync = self.early_sync();
             drop(net::spawn("sync", move || sync()));
         }
-    }
-
-    /// How many bytes of an earlier session it holds.
-    pub fn resumed(&self) -> u64 {
-        self.resumed
     }
 
     /// Where it is, for messages.

@@ -10,10 +10,7 @@ use crate::{
         clock,
         logfile::{LogFile, LogFolder},
     },
-    proto::{
-        native::Offer,
-        session_log::{self, LogLine},
-    },
+    proto::{native::Offer, session_log},
     transfer::{Outcome, Record, Transfer},
 };
 
@@ -76,17 +73,10 @@ pub fn records(reports: &[ClientReport]) -> Vec<Record> {
         let Some(offer) = &report.offer else {
             continue;
         };
-        let record = records.entry(offer.session).or_insert_with(|| Record {
-            auto: None,
-            session: offer.session,
-            via: offer.via,
-            file: offer.file.clone(),
-            clients: offer.clients,
-            released_at: None,
-            sender: None,
-            key: report.key,
-            transfers: Vec::new(),
+        let record = records.entry(offer.session).or_insert_with(|| {
+            Record::new(offer.session, offer.via, offer.file.clone(), offer.clients)
         });
+        record.key |= report.key;
         record.released_at = record.released_at.or(report.released_at);
         record.sender = record.sender.take().or_else(|| report.sender.clone());
         record.transfers.extend(report.transfer.clone());
@@ -110,7 +100,7 @@ pub fn log(records: &[Record], folder: Option<PathBuf>) -> Result<()> {
         let seat = record.transfers.first().map_or(0, |transfer| transfer.seat.0);
         let mut log = LogFile::new(released, format_args!("{}-seat-{seat}", record.session));
         for transfer in &record.transfers {
-            folder.append(&mut log, &LogLine::of(record, transfer).encode());
+            folder.append(&mut log, &session_log::encode(record, transfer));
         }
         folder.sync(&log);
     }

@@ -101,10 +101,7 @@ impl Client {
         let muster = self.muster.load(Ordering::Relaxed);
         let half = |bits: u64| u16::try_from(bits & 0xffff).expect("sixteen bits");
         ClientView {
-            stage: ClientStage::ALL
-                .into_iter()
-                .find(|&s| s as u8 == stage)
-                .expect("only stages are stored"),
+            stage: ClientStage::ALL[usize::from(stage)].0,
             moved: self.moved.load(Ordering::Relaxed),
             bytes: self.bytes.load(Ordering::Relaxed),
             muster: (muster != 0).then(|| (half(muster >> 16), half(muster))),
@@ -113,12 +110,18 @@ impl Client {
 }
 
 impl ClientStage {
-    const ALL: [Self; 6] = [
-        Self::Connecting,
-        Self::Joining,
-        Self::Waiting,
-        Self::Receiving,
-        Self::Verifying,
-        Self::Ended,
+    /// All stages in their order, and their words in documents.
+    pub const ALL: [(Self, &'static str); 6] = [
+        (Self::Connecting, "connecting"),
+        (Self::Joining, "joining"),
+        (Self::Waiting, "waiting"),
+        (Self::Receiving, "receiving"),
+        (Self::Verifying, "verifying"),
+        (Self::Ended, "ended"),
     ];
+
+    /// Its word in documents.
+    pub fn word(self) -> &'static str {
+        Self::ALL[self as usize].1
+    }
 }

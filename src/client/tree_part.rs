@@ -58,12 +58,13 @@ pub struct TreePart {
     place: Arc<Mutex<PathBuf>>,
     target: PathBuf,
     manifest: Arc<Manifest>,
-    storage: FileStorage,
+    /// Where its bytes go.
+    pub(super) storage: FileStorage,
     replace: bool,
     /// Bytes of the files at the beginning that are right already.
-    resumed: u64,
+    pub(super) resumed: u64,
     /// Bytes that the disk must still take.
-    missing: u64,
+    pub(super) missing: u64,
     /// What the user lets modes be (umask).
     #[cfg_attr(not(unix), expect(dead_code, reason = "only Unix has modes"))]
     allowed: u32,
@@ -198,21 +199,6 @@ impl TreePart {
             }
         }
         Ok(())
-    }
-
-    /// Where its bytes go.
-    pub(super) fn storage(&self) -> &FileStorage {
-        &self.storage
-    }
-
-    /// Bytes of the files at the beginning that are right already.
-    pub(super) fn resumed(&self) -> u64 {
-        self.resumed
-    }
-
-    /// Bytes that the disk must still take.
-    pub(super) fn missing(&self) -> u64 {
-        self.missing
     }
 
     /// Where it is, for messages.

@@ -106,7 +106,6 @@ fn now() -> u64 {
 }
 
 /// `later` minus `earlier`, which may be the other way round.
-#[allow(clippy::cast_precision_loss, reason = "exact for three hundred years")]
 fn apart(later: u64, earlier: u64) -> f64 {
     later as f64 - earlier as f64
 }

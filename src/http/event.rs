@@ -13,7 +13,7 @@ use std::sync::Arc;
 use time::format_description::well_known::Rfc3339;
 
 use crate::{
-    client::{ClientStage, ClientView},
+    client::ClientView,
     net::clock,
     proto::json::Json,
     server::{
@@ -117,24 +117,13 @@ pub fn clients(views: &[ClientView]) -> String {
         json.maybe_text("at", clock::wall().format(&Rfc3339).ok());
         json.each("clients", (1..).zip(views), |json, (number, view)| {
             json.count("client", Some(number));
-            json.text("stage", stage(view.stage));
+            json.text("stage", view.stage.word());
             json.count("bytes", Some(view.moved));
             json.count("bytes_total", Some(view.bytes).filter(|&bytes| bytes > 0));
             json.count("ready", view.muster.map(|(ready, _)| ready.into()));
             json.count("clients", view.muster.map(|(_, clients)| clients.into()));
         });
     })
-}
-
-fn stage(stage: ClientStage) -> &'static str {
-    match stage {
-        ClientStage::Connecting => "connecting",
-        ClientStage::Joining => "joining",
-        ClientStage::Waiting => "waiting",
-        ClientStage::Receiving => "receiving",
-        ClientStage::Verifying => "verifying",
-        ClientStage::Ended => "ended",
-    }
 }
 
 /// The ended sessions that are kept, newest last, in short.

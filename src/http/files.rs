@@ -194,13 +194,8 @@ fn send_range(
     }
     let (moved, begun) = (AtomicU64::new(0), clock::now());
     let copying = Copying {
-        method: cx.server.method,
-        buffer: copy::COPY_BUF,
-        stall: cx.server.stall,
-        slowest: copy::SLOWEST,
         pacer: cx.server.downloads.pacer.as_deref(),
-        moved: &moved,
-        stopped: None,
+        ..Copying::new(cx.server.method, cx.server.stall, &moved)
     };
     let sent = copy::send(&source.file, range, cx.stream(), copying);
     let downloads = &cx.server.downloads;

@@ -30,7 +30,7 @@ use crate::{
     server::{
         gate::{ClientKind, MusterEnd, PendingClient, Seat},
         lobby,
-        transport::{SendJob, TransferFailure},
+        transport::{SendJob, TransferFailure, cut},
     },
     session::{FileInfo, MAX_SEATS, Via},
     text::{CLIENT_NAME_MAX, FileName},
@@ -212,10 +212,6 @@ fn check_receipt(
         let reason = format!("the receipt claims {bytes} bytes of the {sent} sent");
         transfer.fail(Outcome::Cut, reason);
     }
-}
-
-fn cut(reason: impl Into<String>) -> TransferFailure {
-    TransferFailure::new(Outcome::Cut, reason)
 }
 
 /// Closes our end and waits for the client to close its own, which it does when it has read the

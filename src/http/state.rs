@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    error::{Error, Result},
+    error::Result,
     http::{
         config::{Documents, ExtraRoutes, HttpConfig},
         feed::StateFeed,
@@ -73,7 +73,6 @@ impl HttpServer {
         downloads: Arc<Downloads>,
         config: HttpConfig,
     ) -> Result<Self> {
-        let method = settings.copy.resolved();
         Ok(Self {
             closed: settings.closes(Greeting::Http),
             guard: AccessGuard::new(config.token, config.control_from, config.hosts),
@@ -83,7 +82,7 @@ impl HttpServer {
             subscribers: Subscribers::default(),
             documents: config.documents,
             extra: config.extra,
-            method: method.map_err(|why| Error::refused("gatecast", why))?,
+            method: settings.copy.resolved()?,
             stall: settings.stall,
             downloads,
             counters: HttpCounters::default(),

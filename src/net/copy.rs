@@ -133,13 +133,14 @@ impl Method {
     ///
     /// # Errors
     /// [`Method::Sendfile`] in a build that has none.
-    pub fn resolved(self) -> Result<Self, &'static str> {
+    pub fn resolved(self) -> Result<Self, Error> {
         let has_sendfile = cfg!(all(target_os = "linux", feature = "sockopt"));
         match self {
             Self::Auto if has_sendfile => Ok(Self::Sendfile),
             Self::Auto => Ok(Self::Buffered),
             Self::Sendfile if !has_sendfile => {
-                Err("--copy sendfile needs Linux and a build with feature sockopt")
+                let why = "--copy sendfile needs Linux and a build with feature sockopt";
+                Err(Error::refused("gatecast", why))
             }
             chosen => Ok(chosen),
         }
@@ -483,7 +484,13 @@ fn splice(
     unreachable!("Method::resolved chooses sendfile only where the build has it")
 }
 
-impl Copying<'_> {
+impl<'a> Copying<'a> {
+    /// As fast as it goes, until it ends.
+    pub fn new(method: Method, stall: Duration, moved: &'a AtomicU64) -> Self {
+        let (buffer, slowest) = (COPY_BUF, SLOWEST);
+        Self { method, buffer, stall, slowest, pacer: None, moved, stopped: None }
+    }
+
     /// Whether this side was told to end.
     fn may_go_on(&self) -> Result<(), Stop> {
         match self.stopped {

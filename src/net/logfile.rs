@@ -43,10 +43,7 @@ pub const LOG_MAX: u64 = 256 * 1024 * 1024;
 impl LogFile {
     /// A log named `2026-11-20_23-26-55-<number>.log`, so that a folder of logs sorts by time.
     pub fn new(start: OffsetDateTime, number: impl fmt::Display) -> Self {
-        let stamp = format_description!("[year]-[month]-[day]_[hour]-[minute]-[second]");
-        let start = start.format(&stamp).expect("a valid time has these parts");
-        let name = format!("{start}-{number}.log");
-        Self { name, file: None }
+        Self { name: run_name(start, number) + ".log", file: None }
     }
 
     /// Appends `line` to this file in `folder`, which begins with `header`. Folder and file are
@@ -119,6 +116,13 @@ impl LogFolder {
     }
 }
 
+/// The name of what a run that began at `start` writes, without its kind.
+pub fn run_name(start: OffsetDateTime, number: impl fmt::Display) -> String {
+    let stamp = format_description!("[year]-[month]-[day]_[hour]-[minute]-[second]");
+    let start = start.format(&stamp).expect("a valid time has these parts");
+    format!("{start}-{number}")
+}
+
 /// Gives each line of the log at `path`, with its end, to `each`. Of a line that is longer than
 /// `line_max` bytes it gives one byte more than that, and the rest as another line.
 ///
@@ -163,7 +167,10 @@ pub fn line_error(path: &Path, number: u64, why: impl fmt::Display) -> Error {
 
 /// Appends all of `line` to `file` through `writer`, or nothing: half a line on a full disk would
 /// spoil the line after it, and with it the whole log for its readers.
-fn append_whole(file: &File, mut writer: impl Write, line: &[u8]) -> io::Result<()> {
+///
+/// # Errors
+/// The system's.
+pub fn append_whole(file: &File, mut writer: impl Write, line: &[u8]) -> io::Result<()> {
     let before = file.metadata()?.len();
     writer.write_all(line).inspect_err(|_| {
         // If it cannot be removed, the readers of the log see it.

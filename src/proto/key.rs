@@ -10,7 +10,7 @@ use std::{cell::Cell, fmt};
 use crate::{
     digest::{Digest, Hasher},
     proto::line::DecodeError,
-    text::debug_fields,
+    text::{debug_fields, hexadecimal},
 };
 
 /// A key.
@@ -143,11 +143,7 @@ impl Challenge {
     /// Anything else.
     pub fn decode(text: &str) -> Result<Self, &'static str> {
         let wrong = "a challenge is 32 lower-case hexadecimal digits";
-        let digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-        if text.len() != 32 || !text.bytes().all(digit) {
-            return Err(wrong);
-        }
-        u128::from_str_radix(text, 16).map(Self).map_err(|_| wrong)
+        hexadecimal(text, 32).map(Self).ok_or(wrong)
     }
 }
 

@@ -4,7 +4,7 @@
 //! A line ends with `\n`. Values are percent-encoded (RFC 3986, section 2.1), so that a value
 //! holds any text and a line never holds a control character.
 
-use std::fmt;
+use std::{fmt, net::SocketAddr};
 
 use crate::proto::percent;
 
@@ -159,6 +159,31 @@ impl<'a> Fields<'a> {
     ) -> Result<T, DecodeError> {
         let text = self.need(key)?;
         parse(text).map_err(|why| DecodeError(format!("{} with a wrong {key}: {why}", self.word)))
+    }
+
+    /// The value of `key`, read by `parse`, where the line has it.
+    ///
+    /// # Errors
+    /// As [`Self::parsed`].
+    pub fn optional<T, E: fmt::Display>(
+        &self,
+        key: &str,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Result<Option<T>, DecodeError> {
+        self.get(key).map(|_| self.parsed(key, parse)).transpose()
+    }
+
+    /// The multicast group, where the line names one.
+    ///
+    /// # Errors
+    /// No address, another than a group's, or a port below 1024.
+    pub fn group(&self) -> Result<Option<SocketAddr>, DecodeError> {
+        match self.optional("group", str::parse::<SocketAddr>)? {
+            Some(group) if !group.ip().is_multicast() || group.port() < 1024 => {
+                Err(DecodeError(format!("{group} is no group to join")))
+            }
+            group => Ok(group),
+        }
     }
 }
 

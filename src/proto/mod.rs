@@ -24,6 +24,7 @@ pub mod percent;
 pub mod prometheus;
 pub mod relay;
 pub mod rtp;
+pub mod sap;
 pub mod session_log;
 pub mod stream;
 pub mod udp;

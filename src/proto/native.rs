@@ -27,8 +27,8 @@ pub use self::{
 };
 use self::{
     fields::{
-        addresses, clip, comma_separated, counts, evidence, file, file_fields, list_end,
-        list_end_fields, optional, optional_span, outcome, seats, span,
+        addresses, clip, comma_separated, figures, file, file_fields, list_end, list_end_fields,
+        optional_span, outcome, seats, span,
     },
     probe::{GroupProbe, burst, encode_heard, encode_probe, heard, probe, ways, ways_field},
 };
@@ -255,7 +255,7 @@ pub const GREETING: &str = "GATECAST/1";
 impl ClientHello {
     /// The message as its line.
     pub fn encode(&self) -> Vec<u8> {
-        match self {
+        let line = match self {
             Self::Join(join) => LineWriter::new(&format!("{GREETING} JOIN"))
                 .maybe("file", join.file.as_ref().map(FileName::as_str))
                 .field("group", join.group)
@@ -263,14 +263,14 @@ impl ClientHello {
                 .field("name", join.name.as_str())
                 .maybe("tree", join.takes_trees.then_some("yes"))
                 .maybe("ways", ways_field(&join.ways))
-                .maybe("auto", join.auto.then_some("yes"))
-                .finish(),
-            Self::List => LineWriter::new(&format!("{GREETING} LIST")).finish(),
-            Self::Echo => LineWriter::new(&format!("{GREETING} ECHO")).finish(),
-            Self::Challenge(challenge) => LineWriter::new(&format!("{GREETING} CHALLENGE"))
-                .field("random", challenge)
-                .finish(),
-        }
+                .maybe("auto", join.auto.then_some("yes")),
+            Self::List => LineWriter::new(&format!("{GREETING} LIST")),
+            Self::Echo => LineWriter::new(&format!("{GREETING} ECHO")),
+            Self::Challenge(challenge) => {
+                LineWriter::new(&format!("{GREETING} CHALLENGE")).field("random", challenge)
+            }
+        };
+        line.finish()
     }
 
     /// Reads a connection's first line.
@@ -285,9 +285,9 @@ impl ClientHello {
         let fields = Fields::parse(rest)?;
         match fields.word() {
             "JOIN" => Ok(Self::Join(Join {
-                file: optional(&fields, "file", FileName::new)?,
+                file: fields.optional("file", FileName::new)?,
                 group: seats(&fields, "group")?,
-                via: optional(&fields, "via", str::parse)?,
+                via: fields.optional("via", str::parse)?,
                 name: fields.parsed("name", ClientName::new)?,
                 takes_trees: fields.get("tree").is_some(),
                 ways: ways(&fields),
@@ -304,17 +304,15 @@ impl ClientHello {
 impl FromClient {
     /// The message as its line.
     pub fn encode(&self) -> Vec<u8> {
-        match self {
-            Self::Proof(hmac) => LineWriter::new("PROOF").field("hmac", hmac).finish(),
-            Self::Ready { offset } => LineWriter::new("READY").field("offset", offset).finish(),
-            Self::Held => LineWriter::new("HELD").finish(),
+        let line = match self {
+            Self::Proof(hmac) => LineWriter::new("PROOF").field("hmac", hmac),
+            Self::Ready { offset } => LineWriter::new("READY").field("offset", offset),
+            Self::Held => LineWriter::new("HELD"),
             Self::Heard(heard) => encode_heard(heard),
-            Self::Probed { datagrams } => {
-                LineWriter::new("PROBED").field("datagrams", datagrams).finish()
-            }
-            Self::Alive { bytes } => LineWriter::new("ALIVE").field("bytes", bytes).finish(),
-            Self::Last { bytes } => LineWriter::new("LAST").field("bytes", bytes).finish(),
-            Self::Hashed { sha1 } => LineWriter::new("HASHED").field("sha1", sha1).finish(),
+            Self::Probed { datagrams } => LineWriter::new("PROBED").field("datagrams", datagrams),
+            Self::Alive { bytes } => LineWriter::new("ALIVE").field("bytes", bytes),
+            Self::Last { bytes } => LineWriter::new("LAST").field("bytes", bytes),
+            Self::Hashed { sha1 } => LineWriter::new("HASHED").field("sha1", sha1),
             Self::Receipt(receipt) => LineWriter::new("RECEIPT")
                 .field("bytes", receipt.bytes)
                 .field("sha1", receipt.sha1)
@@ -323,17 +321,16 @@ impl FromClient {
                 .maybe("durable_us", receipt.durable.map(micros))
                 .maybe("clock", receipt.first.map(|(clock, _)| clock.0))
                 .maybe("first_us", receipt.first.map(|(_, moment)| moment.0))
-                .counts(&receipt.counts)
-                .evidence(&receipt.evidence)
-                .finish(),
+                .figures(Counts::NAMES, receipt.counts.values())
+                .figures(Evidence::NAMES, receipt.evidence.values()),
             Self::Fail { outcome, bytes, reason, last, counts } => LineWriter::new("FAIL")
                 .field("outcome", outcome)
                 .field("bytes", bytes)
                 .field("reason", clip(reason))
                 .maybe("last_us", last.map(micros))
-                .counts(counts)
-                .finish(),
-        }
+                .figures(Counts::NAMES, counts.values()),
+        };
+        line.finish()
     }
 
     /// Reads a client's line.
@@ -361,15 +358,15 @@ impl FromClient {
                     .optional_number("clock")?
                     .zip(fields.optional_number("first_us")?)
                     .map(|(clock, first)| (ClockId(clock), Moment(first))),
-                counts: counts(&fields)?,
-                evidence: evidence(&fields)?,
+                counts: Counts::from_values(figures(&fields, Counts::NAMES)?),
+                evidence: Evidence::from_values(figures(&fields, Evidence::NAMES)?),
             }),
             "FAIL" => Self::Fail {
                 outcome: outcome(&fields)?,
                 bytes: fields.number("bytes")?,
                 reason: fields.need("reason")?.to_owned(),
                 last: optional_span(&fields, "last_us")?,
-                counts: counts(&fields)?,
+                counts: Counts::from_values(figures(&fields, Counts::NAMES)?),
             },
             word => return Err(DecodeError::value("no message of a client", word)),
         })
@@ -379,33 +376,30 @@ impl FromClient {
 impl FromServer {
     /// The message as its line.
     pub fn encode(&self) -> Vec<u8> {
-        match self {
-            Self::Challenge(challenge) => {
-                LineWriter::new("CHALLENGE").field("random", challenge).finish()
-            }
-            Self::Proof(hmac) => LineWriter::new("PROOF").field("hmac", hmac).finish(),
+        let line = match self {
+            Self::Challenge(challenge) => LineWriter::new("CHALLENGE").field("random", challenge),
+            Self::Proof(hmac) => LineWriter::new("PROOF").field("hmac", hmac),
             Self::Offer(offer) => file_fields(LineWriter::new("OFFER"), &offer.file)
                 .field("session", offer.session)
                 .field("seat", offer.seat)
                 .field("clients", offer.clients)
                 .maybe("run", offer.run)
                 .field("via", offer.via)
-                .maybe("tree", offer.tree)
-                .finish(),
+                .maybe("tree", offer.tree),
             Self::Peers(addresses) => {
-                LineWriter::new("PEERS").field("at", comma_separated(addresses)).finish()
+                LineWriter::new("PEERS").field("at", comma_separated(addresses))
             }
-            Self::File { file, is_tree } => file_fields(LineWriter::new("FILE"), file)
-                .maybe("tree", is_tree.then_some("yes"))
-                .finish(),
-            Self::End(end) => list_end_fields(LineWriter::new("END"), end).finish(),
+            Self::File { file, is_tree } => {
+                file_fields(LineWriter::new("FILE"), file).maybe("tree", is_tree.then_some("yes"))
+            }
+            Self::End(end) => list_end_fields(LineWriter::new("END"), end),
             Self::Wait { ready, clients } => {
-                LineWriter::new("WAIT").field("ready", ready).field("clients", clients).finish()
+                LineWriter::new("WAIT").field("ready", ready).field("clients", clients)
             }
             Self::Probe(probe) => encode_probe(probe),
-            Self::Burst { bytes } => LineWriter::new("BURST").field("bytes", bytes).finish(),
-            Self::Probed => LineWriter::new("PROBED").finish(),
-            Self::Go { bytes } => LineWriter::new("GO").field("bytes", bytes).finish(),
+            Self::Burst { bytes } => LineWriter::new("BURST").field("bytes", bytes),
+            Self::Probed => LineWriter::new("PROBED"),
+            Self::Go { bytes } => LineWriter::new("GO").field("bytes", bytes),
             Self::Summary(summary) => LineWriter::new("SUMMARY")
                 .field("outcome", summary.outcome)
                 .maybe("reason", summary.reason.as_deref().map(clip))
@@ -414,14 +408,13 @@ impl FromServer {
                 .field("woke_us", micros(summary.woke))
                 .maybe("first_us", summary.first.map(micros))
                 .field("sender", &summary.sender)
-                .counts(&summary.counts)
-                .evidence(&summary.evidence)
-                .finish(),
-            Self::Error { code, reason } => LineWriter::new("ERROR")
-                .field("code", code.word())
-                .field("reason", clip(reason))
-                .finish(),
-        }
+                .figures(Counts::NAMES, summary.counts.values())
+                .figures(Evidence::NAMES, summary.evidence.values()),
+            Self::Error { code, reason } => {
+                LineWriter::new("ERROR").field("code", code.word()).field("reason", clip(reason))
+            }
+        };
+        line.finish()
     }
 
     /// Reads a server's line.
@@ -460,8 +453,8 @@ impl FromServer {
                 woke: span(&fields, "woke_us")?,
                 first: optional_span(&fields, "first_us")?,
                 sender: fields.need("sender")?.to_owned(),
-                counts: counts(&fields)?,
-                evidence: evidence(&fields)?,
+                counts: Counts::from_values(figures(&fields, Counts::NAMES)?),
+                evidence: Evidence::from_values(figures(&fields, Evidence::NAMES)?),
             }),
             "ERROR" => Self::Error {
                 code: fields.parsed("code", ErrorCode::from_word)?,

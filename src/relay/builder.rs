@@ -10,6 +10,7 @@ use crate::{
     error::{Error, Result},
     net::http::guard::AccessGuard,
     relay::hub::Limits,
+    server::transport::GroupRoute,
 };
 
 /// How a [`Relay`](crate::Relay) runs. Without any setting it receives at `127.0.0.1:65534`,
@@ -20,10 +21,13 @@ pub struct RelayBuilder {
     pub(super) input: Result<SocketAddr>,
     pub(super) listen: Result<SocketAddr>,
     pub(super) interface: Option<Ipv4Addr>,
+    pub(super) group: Option<GroupRoute>,
     pub(super) gather: Duration,
     pub(super) limits: Limits,
     pub(super) log_dir: Option<PathBuf>,
     pub(super) access: AccessGuard,
+    pub(super) record: Option<(PathBuf, Duration)>,
+    pub(super) play: Option<(PathBuf, bool)>,
 }
 
 /// The default of `RelayBuilder::gather`: 99 of 100 datagrams are at their viewers within half a
@@ -47,6 +51,7 @@ impl RelayBuilder {
             input: Ok((Ipv4Addr::LOCALHOST, 65_534).into()),
             listen: Ok((Ipv4Addr::UNSPECIFIED, 7000).into()),
             interface: None,
+            group: None,
             gather: GATHER,
             limits: Limits {
                 silence: MAX_SILENCE,
@@ -55,6 +60,8 @@ impl RelayBuilder {
             },
             log_dir: None,
             access: AccessGuard::new(None, Vec::new(), Vec::new()),
+            record: None,
+            play: None,
         }
     }
 
@@ -75,6 +82,13 @@ impl RelayBuilder {
     #[doc(hidden)]
     pub fn interface(mut self, addr: impl Into<Option<Ipv4Addr>>) -> Self {
         self.interface = addr.into();
+        self
+    }
+
+    /// Sends the stream to a group too, for as long as the relay runs: nobody tells who listens.
+    #[doc(hidden)]
+    pub fn group(mut self, route: impl Into<Option<GroupRoute>>) -> Self {
+        self.group = route.into();
         self
     }
 
@@ -121,6 +135,21 @@ impl RelayBuilder {
     /// Writes the relay log into this folder, which is made when the first viewer has left.
     pub fn log_dir(mut self, folder: impl Into<PathBuf>) -> Self {
         self.log_dir = Some(folder.into());
+        self
+    }
+
+    /// Records the stream into this folder, if there is one, in segments of about this length.
+    #[doc(hidden)]
+    pub fn record(mut self, folder: impl Into<Option<PathBuf>>, segment: Duration) -> Self {
+        self.record = folder.into().map(|folder| (folder, segment));
+        self
+    }
+
+    /// Sends this file of MPEG-TS, if there is one, at its own clock in place of what comes to the
+    /// input; again and again where `repeats`.
+    #[doc(hidden)]
+    pub fn play(mut self, file: impl Into<Option<PathBuf>>, repeats: bool) -> Self {
+        self.play = file.into().map(|file| (file, repeats));
         self
     }
 }

@@ -1,9 +1,12 @@
 //! The stream for viewers over HTTP: a batch's packets, made once for all of them, and what waits
 //! for one of them.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use crossbeam_channel::{Receiver, Sender};
@@ -24,6 +27,8 @@ pub(super) struct StreamChunk {
     pub(super) tables: Vec<u8>,
     /// Where the first picture begins that needs no earlier one.
     pub(super) key_frame: Option<usize>,
+    /// Counts the batches.
+    pub(super) number: u64,
 }
 
 /// The relay's end of what waits for one viewer.
@@ -31,11 +36,16 @@ pub(super) struct StreamChunk {
 pub(super) struct ChunkQueue {
     sender: Sender<Arc<StreamChunk>>,
     waiting: AtomicUsize,
+    most: usize,
 }
 
 /// Most bytes that wait for one viewer: a quarter of a second at 60 Mbit/s, beside what its
 /// connection holds. All who wait share them.
-const WAITING_MAX: usize = 2 << 20;
+pub(super) const WAITING_MAX: usize = 2 << 20;
+
+/// How long a viewer waits for the first picture that needs no earlier one: of a source that marks
+/// none it gets what comes.
+pub(super) const KEY_FRAME_LIMIT: Duration = Duration::from_secs(5);
 
 /// What a datagram costs beside its packets, bytes: one without a packet costs too.
 const DATAGRAM_COST: usize = 64;
@@ -57,15 +67,15 @@ impl StreamChunk {
 }
 
 impl ChunkQueue {
-    /// A queue, and the viewer's end of it.
-    pub(super) fn new() -> (Self, Receiver<Arc<StreamChunk>>) {
+    /// A queue of at most `most` bytes, and the viewer's end of it.
+    pub(super) fn new(most: usize) -> (Self, Receiver<Arc<StreamChunk>>) {
         let (sender, receiver) = crossbeam_channel::unbounded();
-        (Self { sender, waiting: AtomicUsize::new(0) }, receiver)
+        (Self { sender, waiting: AtomicUsize::new(0), most }, receiver)
     }
 
     /// Adds `chunk`; `false` where there is no room for it.
     pub(super) fn offer(&self, chunk: &Arc<StreamChunk>) -> bool {
-        let has_room = self.waiting.load(Ordering::Relaxed) + chunk.cost() <= WAITING_MAX;
+        let has_room = self.waiting.load(Ordering::Relaxed) + chunk.cost() <= self.most;
         if has_room {
             self.waiting.fetch_add(chunk.cost(), Ordering::Relaxed);
             // Where its thread has ended, the viewer is about to be removed.
@@ -103,7 +113,7 @@ mod tests {
 
     #[test]
     fn queue_takes_what_has_room_and_no_more() {
-        let (queue, waiting) = ChunkQueue::new();
+        let (queue, waiting) = ChunkQueue::new(WAITING_MAX);
         let mut chunk = StreamChunk::default();
         chunk.packets.resize(WAITING_MAX / 4 - DATAGRAM_COST, 0);
         chunk.came.push(Moment(1));
@@ -115,7 +125,7 @@ mod tests {
         // Datagrams that hold nothing have their bound too.
         let mut empty = StreamChunk::default();
         empty.came.push(Moment(1));
-        let (empty, (queue, _waiting)) = (Arc::new(empty), ChunkQueue::new());
+        let (empty, (queue, _waiting)) = (Arc::new(empty), ChunkQueue::new(WAITING_MAX));
         assert_eq!((0..1_000_000).filter(|_| queue.offer(&empty)).count(), 32_768);
     }
 }

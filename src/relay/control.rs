@@ -123,7 +123,7 @@ impl ControlSession<'_> {
             Err(why) => return ControlReply::Error(why.to_owned()),
         };
         match (command, viewer) {
-            (ControlCommand::Connect(port), _) => return self.connect(port),
+            (ControlCommand::Connect(port), _) => self.connect(port),
             (ControlCommand::Alive(report), Some(viewer)) => {
                 viewer.native.store(true, Ordering::Relaxed);
                 let sent = self.hub.sender_report(viewer);
@@ -134,14 +134,20 @@ impl ControlSession<'_> {
                 }
                 let lost = sent.network_lost(Some(&report));
                 *lock(&viewer.receiver_report) = Some((report, lost));
-                return ControlReply::Report(sent);
+                ControlReply::Report(sent)
             }
-            (_, Some(viewer)) => {
-                self.hub.set_states(|other| other.number == viewer.number, after);
+            (command, viewer) => {
+                let is_asked = command == ControlCommand::Group;
+                if is_asked && self.hub.group.is_none() {
+                    return ControlReply::Error("this relay has no group".to_owned());
+                }
+                let is_ours = |other: &Viewer| viewer.is_some_and(|v| v.number == other.number);
+                let (_, next) = self.hub.set_states(is_ours, after);
+                let group = self.hub.group.as_ref();
+                let group = group.filter(|_| is_asked || state == ViewerState::Grouped);
+                group.map_or(ControlReply::Ok, |group| ControlReply::Group(group.told(next)))
             }
-            (_, None) => {}
         }
-        ControlReply::Ok
     }
 
     fn connect(&mut self, port: u16) -> ControlReply {

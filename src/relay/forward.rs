@@ -20,12 +20,14 @@ use crate::{
     proto::{
         mpegts::PACKET,
         relay::{ViewerState, log::ViewerEnd},
+        rtp,
         stream::{StreamCounts, StreamMonitor},
     },
     relay::{
         atomic_histogram::bump,
         chunk::StreamChunk,
         gather::Gather,
+        group::StreamGroup,
         hub::Hub,
         send::{self, SendCounts},
         viewer::Viewer,
@@ -40,6 +42,8 @@ pub(super) struct Forwarder {
     gather: Gather,
     monitor: StreamMonitor,
     batch: DatagramBatch,
+    /// The same for the group.
+    wrapped: DatagramBatch,
     viewers: Vec<Arc<Viewer>>,
     /// One of them watches over HTTP.
     has_queues: bool,
@@ -80,6 +84,7 @@ impl Forwarder {
             gather: Gather::new(gather),
             monitor: StreamMonitor::default(),
             batch: DatagramBatch::new(BATCH),
+            wrapped: DatagramBatch::new(BATCH),
             viewers: Vec::new(),
             has_queues: false,
             generation: None,
@@ -93,7 +98,7 @@ impl Forwarder {
         loop {
             let drops = self.fall_asleep();
             if !self.hub.wait_running() {
-                return;
+                return self.hub.group.iter().for_each(|group| group.announce(true));
             }
             self.wake_up(drops);
             while self.hub.running() > 0 && !self.hub.is_stopping() {
@@ -155,6 +160,7 @@ impl Forwarder {
     /// Receives one batch, if one comes, and sends it on.
     fn forward_batch(&mut self) -> io::Result<()> {
         self.batch.clear();
+        self.hub.group.iter().for_each(|group| group.announce(false));
         let socket = &self.hub.socket;
         socket.receive(&mut self.batch, POLL_INTERVAL)?;
         let Some(first) = self.batch.iter().next().map(|datagram| datagram.at) else {
@@ -190,22 +196,31 @@ impl Forwarder {
         let chunk = self.count_batch();
         let counts = self.monitor.counts();
         let loss = SourceLoss::between(&before, &counts);
+        let group = self.hub.group.as_ref();
+        if let Some(group) = group {
+            group.wrap(&self.batch, counts.rtp.is_some(), &mut self.wrapped);
+        }
         let batch = SendBatch::of(&self.batch);
         let many = self.viewers.len().max(1);
         self.turn = (self.turn + 1) % many;
         let (late, early) = self.viewers.split_at(self.turn.min(self.viewers.len()));
         let begun = clock::now();
         self.hub.round(|| {
+            let by_group = group.map(|group| self.send_to_group(group, &loss));
+            let told = (&loss, by_group.as_ref());
             for viewer in early.iter().chain(late) {
                 // Asked of what is in the cache for the send: see `HotCounters`.
                 if let Some(socket) = &viewer.hot.socket {
-                    self.send_to_viewer(viewer, socket, (&batch, &tables), &loss);
+                    self.send_to_viewer(viewer, socket, (&batch, &tables), told);
                 } else if let Some(chunk) = &chunk {
                     queue_for(viewer, chunk, &loss);
                 }
             }
         });
         self.gather.sending = clock::now().since(begun);
+        if let Some((recording, chunk)) = self.hub.recording_now().zip(chunk) {
+            recording.offer(&chunk);
+        }
         bump(&self.hub.input.batches, 1);
         // Whoever reads the counts just now gets them after the next batch.
         if let Ok(mut shown) = self.hub.input.counts.try_lock() {
@@ -218,15 +233,16 @@ impl Forwarder {
         }
     }
 
-    /// Counts the batch. Returns its packets where somebody watches over HTTP.
+    /// Counts the batch. Returns its packets where somebody watches over HTTP, or it is recorded.
     fn count_batch(&mut self) -> Option<Arc<StreamChunk>> {
-        if !self.has_queues {
+        if !self.has_queues && self.hub.recording_now().is_none() {
             for datagram in self.batch.iter() {
                 self.monitor.handle(datagram.at, datagram.bytes);
             }
             return None;
         }
-        let mut chunk = StreamChunk::default();
+        let number = self.hub.input.batches.load(Ordering::Relaxed);
+        let mut chunk = StreamChunk { number, ..StreamChunk::default() };
         for datagram in self.batch.iter() {
             chunk.came.push(datagram.at);
             let see = |packet: &[u8; PACKET]| chunk.packets.extend_from_slice(packet);
@@ -253,20 +269,32 @@ impl Forwarder {
         next.map(|next| self.monitor.tables_before(next.bytes)).unwrap_or_default()
     }
 
+    /// Sends the batch to the group. Returns what each of its viewers was sent so, in the stream's
+    /// own bytes.
+    fn send_to_group(&self, group: &StreamGroup, loss: &SourceLoss) -> SendCounts {
+        group.next.fetch_add(self.batch.len() as u64, Ordering::SeqCst);
+        let (viewer, batch) = (&group.viewer, SendBatch::of(&self.wrapped));
+        let socket = viewer.hot.socket.as_ref().expect("a group has one");
+        let counts = self.send_to_viewer(viewer, socket, (&batch, &[]), (loss, None));
+        let bytes = counts.bytes - counts.sent * rtp::HEADER as u64;
+        SendCounts { bytes, refused: false, ..counts }
+    }
+
     fn send_to_viewer(
         &self,
         viewer: &Viewer,
         socket: &UdpSocket,
         (batch, tables): (&SendBatch<'_>, &[Vec<u8>]),
-        loss: &SourceLoss,
-    ) {
-        let hot = &viewer.hot;
-        match viewer.state() {
-            ViewerState::Running => {}
-            ViewerState::Paused => return bump(&hot.paused, self.batch.len() as u64),
-            ViewerState::Unconnected => return,
-        }
+        (loss, by_group): (&SourceLoss, Option<&SendCounts>),
+    ) -> SendCounts {
+        let (hot, state) = (&viewer.hot, viewer.state());
         let mut counts = SendCounts::default();
+        if !matches!(state, ViewerState::Running | ViewerState::Grouped) {
+            let paused = if state == ViewerState::Paused { self.batch.len() } else { 0 };
+            bump(&hot.paused, paused as u64);
+            return counts;
+        }
+        let by_group = by_group.filter(|_| state == ViewerState::Grouped);
         if hot.needs_tables.swap(false, Ordering::Relaxed) {
             for datagram in tables {
                 counts.attempt(1, datagram.len(), || socket.send(datagram).map(drop));
@@ -274,8 +302,10 @@ impl Forwarder {
         }
         for run in batch.runs() {
             let before = counts.sent;
-            send::send((viewer, socket), batch, run, &mut counts);
-            if counts.sent > before {
+            if by_group.is_none() {
+                send::send((viewer, socket), batch, run, &mut counts);
+            }
+            if counts.sent > before || by_group.is_some_and(|group| group.sent > 0) {
                 let now = clock::now();
                 let (first, many) = (run.datagrams.start, run.datagrams.len());
                 for datagram in self.batch.iter().skip(first).take(many) {
@@ -283,14 +313,22 @@ impl Forwarder {
                 }
             }
         }
+        if let Some(group) = by_group {
+            counts.sent += group.sent;
+            counts.bytes += group.bytes;
+            counts.dropped += group.dropped;
+            bump(&viewer.by_group, group.sent);
+        }
         bump(&hot.sent, counts.sent);
         bump(&hot.bytes, counts.bytes);
         bump(&hot.dropped, counts.dropped);
         bump(&hot.cc, loss.cc);
         bump(&hot.rtp_lost, loss.rtp_lost);
-        if counts.refused {
+        // Of a group only this host's own routes say so, and they may come back.
+        if counts.refused && !viewer.to.ip().is_multicast() {
             self.check_refusals(viewer);
         }
+        counts
     }
 
     /// Lets a viewer go when its host has said for long enough that nobody listens there. One

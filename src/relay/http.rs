@@ -28,7 +28,7 @@ use crate::{
     },
     relay::{
         atomic_histogram::bump,
-        chunk::{ChunkQueue, StreamChunk},
+        chunk::{ChunkQueue, KEY_FRAME_LIMIT, StreamChunk, WAITING_MAX},
         hub::Hub,
         page::RelayHttp,
         viewer::{SessionOver, Viewer},
@@ -42,10 +42,6 @@ const STREAM: &str = "/live.ts";
 
 /// A list with the stream in it, which a desktop opens with its player.
 const PLAYLIST: &str = "/live.m3u";
-
-/// How long a viewer waits for the first picture that needs no earlier one: of a source that marks
-/// none it gets what comes.
-const KEY_FRAME_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long a viewer may take none of what is sent to it.
 const STALL_LIMIT: Duration = Duration::from_secs(10);
@@ -141,7 +137,7 @@ fn stream_head() -> Vec<u8> {
 type Chunks = Receiver<Arc<StreamChunk>>;
 
 fn add_viewer(hub: &Hub, http: &HttpConnection) -> Result<(Arc<Viewer>, Chunks), Error> {
-    let (queue, chunks) = ChunkQueue::new();
+    let (queue, chunks) = ChunkQueue::new(WAITING_MAX);
     let viewer = hub.add_viewer(address::canonical(http.peer), &http.stream, Some(queue))?;
     Ok((viewer, chunks))
 }

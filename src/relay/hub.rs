@@ -6,10 +6,9 @@
 use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream},
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
-    thread,
     time::Duration,
 };
 
@@ -29,7 +28,10 @@ use crate::{
         },
         stream::StreamCounts,
     },
-    relay::{chunk::ChunkQueue, viewer::Viewer, viewer_log::ViewerLogHandle},
+    relay::{
+        chunk::ChunkQueue, group::StreamGroup, record::Recording, viewer::Viewer,
+        viewer_log::ViewerLogHandle,
+    },
     session::SessionId,
     units::Moment,
 };
@@ -50,6 +52,8 @@ pub(super) struct Hub {
     pub(super) socket: BatchSocket,
     pub(super) limits: Limits,
     pub(super) started: Moment,
+    /// Where the stream goes beside the viewers.
+    pub(super) group: Option<StreamGroup>,
     log: ViewerLogHandle,
     roster: Mutex<Roster>,
     awake: Condvar,
@@ -58,11 +62,12 @@ pub(super) struct Hub {
     running: AtomicUsize,
     /// Changes when the roster does.
     generation: AtomicU64,
-    /// Odd while a batch is being sent.
-    round: AtomicU64,
+    /// Held while a batch is being sent, or a viewer's state changes; taken before the roster.
+    turn: Mutex<()>,
     /// Whether the source thread reads the input, with everything old thrown away.
     reading: AtomicBool,
     pub(super) input: InputCounters,
+    pub(super) recording: OnceLock<Arc<Recording>>,
 }
 
 #[derive(Debug, Default)]
@@ -91,7 +96,12 @@ pub(super) struct InputCounters {
 const WAKE_LIMIT: Duration = Duration::from_secs(1);
 
 impl Hub {
-    pub(super) fn new(limits: Limits, socket: BatchSocket, log: ViewerLogHandle) -> Self {
+    pub(super) fn new(
+        limits: Limits,
+        socket: BatchSocket,
+        log: ViewerLogHandle,
+        group: Option<StreamGroup>,
+    ) -> Self {
         Self {
             relay: SessionId(clock::random()),
             socket,
@@ -101,11 +111,14 @@ impl Hub {
             roster: Mutex::default(),
             awake: Condvar::new(),
             stopping: AtomicBool::new(false),
-            running: AtomicUsize::new(0),
+            // A group always is.
+            running: AtomicUsize::new(group.iter().count()),
+            group,
             generation: AtomicU64::new(0),
-            round: AtomicU64::new(0),
+            turn: Mutex::default(),
             reading: AtomicBool::new(false),
             input: InputCounters::default(),
+            recording: OnceLock::new(),
         }
     }
 
@@ -132,7 +145,7 @@ impl Hub {
         check_capacity(taken, to, self.limits)
             .map_err(|reason| Error::refused("the relay", reason))?;
         roster.last += 1;
-        let viewer = Arc::new(Viewer::new(roster.last, to, (socket, queue), control));
+        let viewer = Arc::new(Viewer::new(roster.last, to, (socket, queue), Some(control)));
         roster.viewers.push(Arc::clone(&viewer));
         self.apply_state(&viewer, ViewerState::Running);
         self.generation.fetch_add(1, Ordering::SeqCst);
@@ -140,25 +153,26 @@ impl Hub {
         Ok(viewer)
     }
 
-    /// Changes the state of the viewers that are here and that `is_meant` names; returns how many.
-    /// Then nothing is being sent to them because of their old state, and what comes from now on is
-    /// handled by the new one.
+    /// Changes the state of the viewers that are here and that `is_meant` names; returns how many,
+    /// and the number of the group's next datagram. Then nothing is being sent to them because of
+    /// their old state, and what comes from now on is handled by the new one: of the group, what has
+    /// that number.
     pub(super) fn set_states(
         &self,
         is_meant: impl Fn(&Viewer) -> bool,
         state: ViewerState,
-    ) -> usize {
+    ) -> (usize, u64) {
+        let turn = lock(&self.turn);
         let roster = lock(&self.roster);
         let is_here = |viewer: &&Arc<Viewer>| viewer.state() != ViewerState::Unconnected;
         let meant = roster.viewers.iter().filter(is_here).filter(|viewer| is_meant(viewer));
         let count = meant.inspect(|viewer| self.apply_state(viewer, state)).count();
+        let next = self.group.as_ref().map_or(0, |group| group.next.load(Ordering::SeqCst));
+        drop(turn);
         if state == ViewerState::Running {
             self.wait_until_reading(roster);
-        } else {
-            drop(roster);
         }
-        self.wait_round_end();
-        count
+        (count, next)
     }
 
     /// Waits until the source thread has woken up.
@@ -185,9 +199,11 @@ impl Hub {
         roster.viewers.retain(|other| other.number != viewer.number);
         self.generation.fetch_add(1, Ordering::SeqCst);
         drop(roster);
-        self.wait_round_end();
+        // A batch may be on its way to it.
+        drop(lock(&self.turn));
         let expelled = viewer.expelled().map(|(end, reason)| (end, Some(reason)));
         let (end, reason) = expelled.unwrap_or((end, reason));
+        let by_group = Some(viewer.by_group.load(Ordering::SeqCst)).filter(|sent| *sent > 0);
         self.log.write(ViewerRecord {
             relay: self.relay,
             viewer: viewer.number,
@@ -197,7 +213,7 @@ impl Hub {
             sent: self.sender_report(viewer),
             received: lock(&viewer.receiver_report).map(|(report, _)| report),
             end,
-            reason,
+            reason: reason.or_else(|| by_group.map(|sent| format!("{sent} by the group"))),
         });
     }
 
@@ -222,25 +238,40 @@ impl Hub {
         }
     }
 
-    /// Waits until the round that is under way, if there is one, has ended.
-    fn wait_round_end(&self) {
-        let round = self.round.load(Ordering::SeqCst);
-        // A batch to a hundred viewers takes about a millisecond.
-        while round % 2 == 1 && self.round.load(Ordering::SeqCst) == round {
-            thread::sleep(Duration::from_micros(100));
-        }
-    }
-
     /// Runs `send` as one round: a viewer that was paused or removed before it gets nothing in it.
     pub(super) fn round(&self, send: impl FnOnce()) {
-        self.round.fetch_add(1, Ordering::SeqCst);
+        let _turn = lock(&self.turn);
         send();
-        self.round.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// How many viewers are running.
+    /// How many viewers are running; a recording is one too.
     pub(super) fn running(&self) -> usize {
-        self.running.load(Ordering::SeqCst)
+        self.running.load(Ordering::SeqCst) + usize::from(self.recording_now().is_some())
+    }
+
+    /// Reads the input from now on as if one more watched, until the recording ends.
+    pub(super) fn begin_recording(&self, recording: Arc<Recording>) {
+        let _roster = lock(&self.roster);
+        let _ = self.recording.set(recording);
+        self.awake.notify_all();
+    }
+
+    /// The recording, while it takes what comes.
+    pub(super) fn recording_now(&self) -> Option<&Arc<Recording>> {
+        self.recording.get().filter(|recording| recording.is_on())
+    }
+
+    /// Whether what comes now is read for somebody.
+    pub(super) fn is_watched(&self) -> bool {
+        self.reading.load(Ordering::SeqCst) && self.running() > 0 && !self.is_stopping()
+    }
+
+    /// Sleeps until it is; `false` when the relay stops.
+    pub(super) fn wait_watched(&self) -> bool {
+        let nobody = |_: &mut Roster| !self.is_watched() && !self.is_stopping();
+        let roster = self.awake.wait_while(lock(&self.roster), nobody);
+        drop(roster.unwrap_or_else(PoisonError::into_inner));
+        !self.is_stopping()
     }
 
     /// Sleeps until a viewer is running; `false` when the relay stops.

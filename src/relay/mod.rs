@@ -3,12 +3,14 @@
 //! - `builder`: how a relay runs
 //! - `hub`: the viewers; `viewer`: one of them, as the threads share it
 //! - `forward`: the one thread that receives the stream and sends it to every viewer
+//! - `group`: the group that it is sent to as well
 //! - `gather`: how long a batch waits for more; `send`: what came of a send;
 //!   `atomic_histogram`: delays
 //! - `control`: a viewer's control connection, a thread each; `http`: a viewer over HTTP, the same;
 //!   `chunk`: what waits for it
 //! - `page`: who sees what, for people and machines, and the buttons
 //! - `viewer_log`: the relay log
+//! - `record`: the stream in segments on the disk; `play`: a file in place of a source
 //! - `snapshot`: what everything is doing at a moment
 //! - [`watch`]: the watching side
 //!
@@ -21,17 +23,23 @@
 //! that is slow or a host that is gone costs the others nothing. `benches/relay` has the
 //! choices that lost. Without feature `sockopt` it is one plain send per datagram and viewer.
 //!
-//! The thread waits for no lock while there is something to send. What it shares with others in its
-//! loop are atomics, and two locks that it tries and leaves alone where another thread holds them:
-//! the roster when it has changed, and the counts to be shown. It waits for a lock only where
-//! nothing came, where it lets a viewer go, and where it falls asleep. Control threads change a
-//! viewer's state and wait for the round that is under way to end, so after the `OK` of an
-//! interruption nothing more is sent.
+//! What the thread shares with others in its loop are atomics, two locks that it tries and leaves
+//! alone where another thread holds them (the roster when it has changed, and the counts to be
+//! shown), and the turn: it holds that while it sends a batch, and a control thread while it changes
+//! a viewer's state, which takes no time. So after the `OK` of an interruption nothing more is sent,
+//! and a viewer that goes from its own port to the group misses nothing and gets nothing twice.
 //!
 //! While nobody watches, it sleeps on a condition and reads nothing. What its socket holds when
 //! the next viewer comes is thrown away, so nobody ever gets a stale burst.
 
-use std::{fmt, net::SocketAddr, sync::Arc, thread::JoinHandle, time::Duration};
+use std::{
+    fmt,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    thread::JoinHandle,
+    time::Duration,
+};
 
 use crossbeam_channel::Receiver;
 
@@ -43,7 +51,10 @@ use crate::{
         files,
     },
     proto::relay::{log::ViewerRecord, status::RelaySnapshot},
-    relay::{forward::Forwarder, hub::Hub, page::RelayHttp, viewer_log::ViewerLogger},
+    relay::{
+        forward::Forwarder, group::StreamGroup, hub::Hub, page::RelayHttp, play::FileSource,
+        viewer_log::ViewerLogger,
+    },
     server::listener::Listener,
 };
 
@@ -53,9 +64,12 @@ mod chunk;
 mod control;
 mod forward;
 mod gather;
+mod group;
 mod http;
 mod hub;
 mod page;
+mod play;
+mod record;
 mod send;
 mod snapshot;
 mod viewer;
@@ -89,6 +103,7 @@ pub struct Relay {
     source: Option<JoinHandle<()>>,
     logger: Option<ViewerLogger>,
     input: SocketAddr,
+    file: Option<JoinHandle<Result<()>>>,
 }
 
 /// How long connections may take to end when the relay stops.
@@ -129,6 +144,21 @@ impl Relay {
     #[doc(hidden)]
     pub fn snapshot(&self) -> RelaySnapshot {
         self.hub.snapshot()
+    }
+
+    /// How the file ended that is played, if it has ended.
+    #[doc(hidden)]
+    pub fn file_end(&mut self) -> Option<Result<()>> {
+        let thread = self.file.take_if(|thread| thread.is_finished())?;
+        Some(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    }
+
+    /// Ends the recording, if there is one, with what has come so far.
+    #[doc(hidden)]
+    pub fn finish_recording(&self) {
+        if let Some(recording) = self.hub.recording.get() {
+            recording.finish();
+        }
     }
 
     /// Whether this build sends a batch with one call.
@@ -179,6 +209,10 @@ impl Relay {
         {
             log::error!("the source's thread panicked");
         }
+        if let Some(Err(_)) = self.file.take().map(JoinHandle::join) {
+            log::error!("the file's thread panicked");
+        }
+        self.finish_recording();
         Some(logger)
     }
 }
@@ -194,12 +228,16 @@ impl RelayBuilder {
         if let Some(folder) = &self.log_dir {
             files::check_folder(folder, "--log-dir")?;
         }
+        let open = |(path, repeats): (PathBuf, bool)| FileSource::open(&path, repeats);
+        let file = self.play.map(open).transpose()?;
+        let input = if file.is_some() { (Ipv4Addr::LOCALHOST, 0).into() } else { input };
         let socket = BatchSocket::bind(input, self.interface)
             .map_err(|error| error.advise("choose another address with --input"))?;
         let input = socket.local_addr();
         let logger = ViewerLogger::start(self.log_dir)?;
         let most = self.limits.viewers;
-        let hub = Arc::new(Hub::new(self.limits, socket, logger.handle()));
+        let group = self.group.map(StreamGroup::open).transpose()?;
+        let hub = Arc::new(Hub::new(self.limits, socket, logger.handle(), group));
         let serving = Arc::clone(&hub);
         let page = RelayHttp::new(self.access);
         let handler = move |connection, slot: &_| control::serve(&serving, &page, connection, slot);
@@ -207,7 +245,13 @@ impl RelayBuilder {
         let source = Forwarder::new(Arc::clone(&hub), self.gather);
         let thread = net::spawn("relay-source", move || source.run())
             .map_err(Error::io("start the source's thread", input))?;
-        Ok(Relay { hub, listener, source: Some(thread), logger: Some(logger), input })
+        let (source, logger) = (Some(thread), Some(logger));
+        let mut relay = Relay { hub, listener, source, logger, input, file: None };
+        if let Some((folder, segment)) = &self.record {
+            relay.hub.begin_recording(record::start(folder, *segment, relay.hub.relay)?);
+        }
+        relay.file = file.map(|file| play::start(&relay.hub, file, input)).transpose()?;
+        Ok(relay)
     }
 }
 

@@ -4,7 +4,7 @@
 //!
 //! No thread stands behind it: whoever asks first after [`EVERY`] makes the figures for all.
 
-use std::{convert::Infallible, io, net::SocketAddr, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use crate::{
     net::{
@@ -23,7 +23,7 @@ use crate::{
         prometheus,
         relay::{ViewerState, events::relay_event, log::ViewerEnd, metrics},
     },
-    relay::hub::Hub,
+    relay::{hub::Hub, viewer::Viewer},
 };
 
 /// What the page's connections share.
@@ -113,7 +113,11 @@ impl RelayHttp {
             return HttpResponse::text(404, "nothing can be posted here");
         };
         let is_meant = |number: u64| who == "all" || who == number.to_string();
-        let set = |state| hub.set_states(|viewer| is_meant(viewer.number), state);
+        // What the group gets comes to all of its viewers.
+        let is_grouped = |viewer: &Viewer| viewer.state() == ViewerState::Grouped;
+        let set = |state| {
+            hub.set_states(|viewer| is_meant(viewer.number) && !is_grouped(viewer), state).0
+        };
         let (count, done) = match action {
             "pause" => (set(ViewerState::Paused), "paused"),
             "resume" => (set(ViewerState::Running), "running"),
@@ -125,7 +129,12 @@ impl RelayHttp {
             }
             _ => return HttpResponse::text(404, "there are pause, resume and leave"),
         };
+        let is_kept = |viewer: &Arc<Viewer>| is_meant(viewer.number) && is_grouped(viewer);
         match count {
+            0 if hub.viewers().iter().any(is_kept) => HttpResponse::text(
+                409,
+                "who watches by the group is neither paused nor resumed here",
+            ),
             0 => HttpResponse::text(404, format!("viewer '{who}' is not here")),
             1 => HttpResponse::text(200, format!("1 viewer is {done}")),
             _ => HttpResponse::text(200, format!("{count} viewers are {done}")),
@@ -134,7 +143,7 @@ impl RelayHttp {
 }
 
 /// The reply of `stamp`, made once for all who ask for it.
-fn made(reply: &SharedReply, stamp: u64, make: impl FnOnce() -> String) -> std::sync::Arc<[u8]> {
+fn made(reply: &SharedReply, stamp: u64, make: impl FnOnce() -> String) -> Arc<[u8]> {
     let Ok(bytes) = reply.get(stamp, || Ok::<_, Infallible>(make().into_bytes()));
     bytes
 }

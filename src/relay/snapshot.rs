@@ -44,6 +44,8 @@ impl Hub {
             dropped,
             delay: all.delay(longest_us),
             streams: lock(&input.streams).clone(),
+            recording: self.recording.get().map(|recording| recording.snapshot()),
+            group: self.group.as_ref().map(|group| self.viewer_snapshot(&group.viewer, now)),
             viewers: viewers.iter().map(|viewer| self.viewer_snapshot(viewer, now)).collect(),
         }
     }

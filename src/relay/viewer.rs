@@ -33,7 +33,10 @@ pub(super) struct Viewer {
     pub(super) hot: HotCounters,
     pub(super) number: u64,
     pub(super) to: SocketAddr,
-    pub(super) control: Arc<TcpStream>,
+    /// Nothing for the group.
+    control: Option<Arc<TcpStream>>,
+    /// How much of what was sent to it the group got for it.
+    pub(super) by_group: AtomicU64,
     /// Where what is sent to it waits, over HTTP.
     pub(super) queue: Option<ChunkQueue>,
     pub(super) at: OffsetDateTime,
@@ -85,7 +88,7 @@ impl Viewer {
         number: u64,
         to: SocketAddr,
         (socket, queue): (Option<UdpSocket>, Option<ChunkQueue>),
-        control: &Arc<TcpStream>,
+        control: Option<&Arc<TcpStream>>,
     ) -> Self {
         let segmented = AtomicBool::new(socket.as_ref().is_some_and(kernel::can_segment));
         Self {
@@ -97,7 +100,8 @@ impl Viewer {
             },
             number,
             to,
-            control: Arc::clone(control),
+            control: control.cloned(),
+            by_group: AtomicU64::new(0),
             queue,
             at: clock::wall(),
             joined: clock::now(),
@@ -134,7 +138,8 @@ impl Viewer {
     /// Wakes its control thread: its read ends.
     pub(super) fn wake(&self) {
         // A connection that is gone already needs no waking.
-        let _ = self.control.shutdown(std::net::Shutdown::Read);
+        let control = self.control.as_ref();
+        let _ = control.map(|control| control.shutdown(std::net::Shutdown::Read));
     }
 
     /// What was sent to it, of an input that was counted as `input`.
@@ -158,7 +163,7 @@ impl Viewer {
 }
 
 fn decode_state(code: u8) -> ViewerState {
-    [ViewerState::Running, ViewerState::Paused]
+    [ViewerState::Running, ViewerState::Paused, ViewerState::Grouped]
         .into_iter()
         .find(|&state| state as u8 == code)
         .unwrap_or_default()

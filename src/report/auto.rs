@@ -13,7 +13,6 @@ const GOOD: f64 = 15.0;
 
 /// The seconds that were expected of `via`.
 pub(super) fn expected(choice: &AutoChoice, via: Via) -> Option<f64> {
-    #[allow(clippy::cast_precision_loss)] // Exact to 2^53 microseconds.
     choice.figures.expected_us(via).map(|us| us as f64 / 1e6)
 }
 

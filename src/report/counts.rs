@@ -162,7 +162,6 @@ pub fn given(clients: &[(String, u64)]) -> String {
 const EACH_MAX: usize = 4;
 
 /// Exact to 2^53, which no session reaches.
-#[allow(clippy::cast_precision_loss)]
 fn float(value: u128) -> f64 {
     value as f64
 }

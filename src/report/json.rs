@@ -149,7 +149,6 @@ fn why(json: &mut Json, cause: &Cause) {
 }
 
 /// Whole microseconds as seconds: the nearest number, so that it prints with six decimals.
-#[allow(clippy::cast_precision_loss)]
 fn seconds(json: &mut Json, name: &str, span: Option<Duration>) {
     json.number(name, span.map(|span| micros(span) as f64 / 1e6));
 }

@@ -247,12 +247,11 @@ pub(crate) mod sample {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::session_log::{LogLine, header};
+    use crate::proto::session_log::{encode, header};
 
     fn log_of(records: &[Record]) -> String {
-        let lines = records
-            .iter()
-            .flat_map(|record| record.transfers.iter().map(|t| LogLine::of(record, t).encode()));
+        let lines =
+            records.iter().flat_map(|record| record.transfers.iter().map(|t| encode(record, t)));
         header() + &lines.collect::<String>()
     }
 

@@ -244,7 +244,6 @@ impl<'a> SeatTime<'a> {
 
     /// The part of its time.
     fn share(&self, part: Option<u64>) -> f64 {
-        #[allow(clippy::cast_precision_loss, reason = "exact for three hundred years")]
         let share = part.unwrap_or(0) as f64 / micros(self.took).max(1) as f64;
         share.min(1.0)
     }
@@ -345,7 +344,6 @@ impl<'a> SeatTime<'a> {
     fn swarm(&self, session: &ComparedSession<'_>) -> Option<Cause> {
         let Record { transfers, file, .. } = session.record;
         let sent = total_saturating(transfers.iter().filter_map(|t| t.bytes_server));
-        #[allow(clippy::cast_precision_loss, reason = "exact to 2^53 bytes")]
         let copies = sent as f64 / file.bytes.max(1) as f64;
         let link = |s: SeatTime<'_>| Some(s.share(Some(s.evidence.client_link_us?)) >= CLEAR);
         // Who was done first waited for nobody.
@@ -432,7 +430,6 @@ impl<'a> SeatTime<'a> {
 /// `some` of `all`, 0 to 1; nothing where that cannot be.
 fn part(some: Option<u64>, all: Option<u64>) -> Option<f64> {
     let (some, all) = some.zip(all).filter(|(some, all)| some <= all && *all > 0)?;
-    #[allow(clippy::cast_precision_loss, reason = "exact to 2^53 segments")]
     Some(some as f64 / all as f64)
 }
 

@@ -11,7 +11,7 @@ use crate::{
     net::{
         clock, lock,
         primitives::{
-            Condvar, Mutex, MutexGuard, TcpStream,
+            Condvar, Mutex, TcpStream,
             atomic::{AtomicBool, Ordering},
         },
         socket,
@@ -73,12 +73,12 @@ impl Admission {
 
     /// The client at `peer` is ready: it is not closed to make room any more.
     pub fn set_ready(&self, peer: SocketAddr) {
-        self.lock().set_ready(peer);
+        lock(&self.places).set_ready(peer);
     }
 
     /// Whether the address of `peer` may ask for a seat now.
     pub fn join(&self, peer: SocketAddr) -> bool {
-        self.lock().join(peer, clock::now())
+        lock(&self.places).join(peer, clock::now())
     }
 
     /// Descriptors for a session that is to begin, and `more` for the files that it reads at once;
@@ -86,7 +86,7 @@ impl Admission {
     pub fn hold(self: &Arc<Self>, more: usize) -> Option<SessionDescriptors> {
         let count = SESSION_DESCRIPTORS + more;
         for _ in 0..EVICTIONS_MAX {
-            if self.lock().hold(count) {
+            if lock(&self.places).hold(count) {
                 return Some(SessionDescriptors(Arc::clone(self), count));
             }
             self.evict();
@@ -97,23 +97,23 @@ impl Admission {
 
     /// Adds a connection; where its address has too many that are not ready, one of them is closed.
     pub(super) fn add(&self, stream: &Arc<TcpStream>, peer: SocketAddr) -> u64 {
-        let (mut places, now) = (self.lock(), clock::now());
+        let (mut places, now) = (lock(&self.places), clock::now());
         let id = places.add(Arc::clone(stream), peer, now);
         close(places.evict_of(peer, now));
         id
     }
 
     pub(super) fn set_stage(&self, id: u64, stage: Stage) {
-        self.lock().set_stage(id, stage);
+        lock(&self.places).set_stage(id, stage);
     }
 
     pub(super) fn remove(&self, id: u64) {
-        self.lock().remove(id);
+        lock(&self.places).remove(id);
         self.left.notify_all();
     }
 
     pub(super) fn len(&self) -> usize {
-        self.lock().len()
+        lock(&self.places).len()
     }
 
     pub(super) fn stop(&self) {
@@ -128,7 +128,7 @@ impl Admission {
     /// Waits for a free place, and makes one where clients that are not ready hold them.
     pub(super) fn make_room(&self) {
         loop {
-            let mut places = self.lock();
+            let mut places = lock(&self.places);
             if places.has_room() || self.is_stopping() {
                 return;
             }
@@ -140,19 +140,19 @@ impl Admission {
 
     /// Closes a connection to make room; false where none can be.
     pub(super) fn evict(&self) -> bool {
-        close(self.lock().evict(clock::now()))
+        close(lock(&self.places).evict(clock::now()))
     }
 
     /// Waits until something has been given back, for [`EVICTION_LIMIT`] at most.
     pub(super) fn wait_for_one_less(&self) {
-        let places = self.lock();
+        let places = lock(&self.places);
         let taken = places.taken();
         let all = |places: &mut Places<_>| places.taken() >= taken;
         drop(self.left.wait_timeout_while(places, EVICTION_LIMIT, all));
     }
 
     pub(super) fn shut(&self, which: impl Fn(Stage) -> bool) {
-        for (_, stream) in self.lock().handles().filter(|(stage, _)| which(*stage)) {
+        for (_, stream) in lock(&self.places).handles().filter(|(stage, _)| which(*stage)) {
             close(Some(stream));
         }
     }
@@ -160,18 +160,14 @@ impl Admission {
     /// Waits until no connection is left, for `patience` at most; returns how many there are.
     pub(super) fn wait_empty(&self, patience: Duration) -> usize {
         let open = |places: &mut Places<_>| places.len() > 0;
-        let waited = self.left.wait_timeout_while(self.lock(), patience, open);
+        let waited = self.left.wait_timeout_while(lock(&self.places), patience, open);
         waited.unwrap_or_else(PoisonError::into_inner).0.len()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Places<Arc<TcpStream>>> {
-        lock(&self.places)
     }
 }
 
 impl Drop for SessionDescriptors {
     fn drop(&mut self) {
-        self.0.lock().give_back(self.1);
+        lock(&self.0.places).give_back(self.1);
         self.0.left.notify_all();
     }
 }

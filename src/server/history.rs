@@ -10,13 +10,8 @@ use std::{
     sync::Arc,
 };
 
-use time::OffsetDateTime;
-
 use crate::{
-    net::{
-        lock,
-        primitives::{Mutex, MutexGuard},
-    },
+    net::{lock, primitives::Mutex},
     session::SessionId,
     transfer::{Outcome, Record, Transfer},
 };
@@ -57,7 +52,7 @@ struct HistoryState {
 impl History {
     /// The session with the rows that are in the log so far.
     pub fn session(&self, session: SessionId) -> Option<Record> {
-        let state = self.lock();
+        let state = lock(&self.state);
         let ended = state.ended.iter().find(|record| record.session == session);
         match ended {
             Some(record) => Some((**record).clone()),
@@ -67,7 +62,7 @@ impl History {
 
     /// What grows with everything that [`History::session`] learns of this session.
     pub fn version(&self, session: SessionId) -> Option<u64> {
-        let state = self.lock();
+        let state = lock(&self.state);
         if state.ended.iter().any(|record| record.session == session) {
             return Some(u64::MAX);
         }
@@ -77,41 +72,33 @@ impl History {
 
     /// The kept sessions that have ended, oldest first.
     pub fn ended(&self) -> Vec<Arc<Record>> {
-        self.lock().ended.iter().cloned().collect()
+        lock(&self.state).ended.iter().cloned().collect()
     }
 
     /// The counts.
     pub fn totals(&self) -> HistoryTotals {
-        self.lock().totals
+        lock(&self.state).totals
     }
 
     pub(crate) fn open(&self, record: Record) {
-        self.lock().open.insert(record.session, record);
+        lock(&self.state).open.insert(record.session, record);
     }
 
-    pub(crate) fn release(&self, session: SessionId, at: OffsetDateTime, sender: &str) {
-        if let Some(record) = self.lock().open.get_mut(&session) {
-            record.released_at = Some(at);
-            record.sender = Some(sender.to_owned());
-        }
+    /// Changes the record of an open session.
+    pub(crate) fn change<T>(&self, session: SessionId, by: impl FnOnce(&mut Record) -> T) -> T {
+        let mut state = lock(&self.state);
+        let open = state.open.get_mut(&session);
+        by(open.expect("a session opens before anything is said of it"))
     }
 
-    pub(crate) fn choose(&self, chosen: &Record) {
-        if let Some(record) = self.lock().open.get_mut(&chosen.session) {
-            (record.via, record.auto) = (chosen.via, chosen.auto.clone());
-        }
-    }
-
-    pub(crate) fn row(&self, session: SessionId, transfer: &Transfer) {
-        self.count(transfer);
-        if let Some(record) = self.lock().open.get_mut(&session) {
-            record.transfers.push(transfer.clone());
-        }
+    pub(crate) fn row(&self, session: SessionId, transfer: Transfer) {
+        self.count(&transfer);
+        self.change(session, |record| record.transfers.push(transfer));
     }
 
     /// Counts a transfer that has no row.
     pub(crate) fn count(&self, transfer: &Transfer) {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         let place = Outcome::ALL.iter().position(|&o| o == transfer.outcome);
         state.totals.outcomes[place.expect("all outcomes are listed")] += 1;
         state.totals.proven += u64::from(transfer.is_proven());
@@ -120,7 +107,7 @@ impl History {
     }
 
     pub(crate) fn close(&self, record: Record) {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         state.open.remove(&record.session);
         state.totals.sessions += 1;
         state.rows += record.transfers.len();
@@ -134,14 +121,12 @@ impl History {
             state.rows -= oldest.transfers.len();
         }
     }
-
-    fn lock(&self) -> MutexGuard<'_, HistoryState> {
-        lock(&self.state)
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use time::OffsetDateTime;
+
     use crate::{
         digest::Digest,
         session::{FileInfo, SeatId, Via},
@@ -173,10 +158,13 @@ mod tests {
     fn rows_are_there_before_the_session_ends_and_counted_once() {
         let history = History::default();
         history.open(record(1, 0));
-        history.release(SessionId(1), OffsetDateTime::UNIX_EPOCH, "sendfile");
+        history.change(SessionId(1), |record| {
+            record.released_at = Some(OffsetDateTime::UNIX_EPOCH);
+            record.sender = Some("sendfile".to_owned());
+        });
         let mut proven = Transfer::new(SeatId(2), "c", Outcome::Complete);
         (proven.verified, proven.bytes_server) = (Some(true), Some(7));
-        history.row(SessionId(1), &proven);
+        history.row(SessionId(1), proven.clone());
         assert_eq!(history.version(SessionId(1)), Some(3));
         let so_far = history.session(SessionId(1)).expect("open");
         assert_eq!(so_far.transfers, [proven]);

@@ -27,12 +27,12 @@ use crate::{
             SessionInfo,
         },
         history::History,
-        session_log::{LogHandle, SessionHeader},
+        session_log::LogHandle,
         transport::{GroupRoute, Transport},
     },
     session::{FileInfo, SessionId, Via},
     text::{FileName, choice, escape},
-    transfer::auto::is_of_auto,
+    transfer::{Record, auto::is_of_auto},
 };
 
 /// What a client asks for; what it leaves open the server decides.
@@ -311,11 +311,11 @@ impl Lobby {
             return Ok(());
         }
         let (file, key) = (session.source.info.clone(), self.settings.key.is_some());
-        let head = SessionHeader { via, file, clients, key };
         let session_id = session.id;
+        let record = Record { key, ..Record::new(session_id, via, file, clients) };
         let admission = Arc::clone(&self.admission);
         let gate = Gate::new(session, (send_session, auto), muster, self.log.clone(), admission);
-        self.log.open(session_id, head);
+        self.log.open(record);
         let (lobby, running) = (Arc::clone(self), Arc::clone(&gate));
         let started = thread::Builder::new()
             .name(format!("session-{:04x}", session_id.0 >> 48))

@@ -33,7 +33,7 @@ use crate::{
         budget::{Budget, BudgetLimit},
         history::{History, ROWS_KEPT, SESSIONS_KEPT},
     },
-    session::{FileInfo, MAX_SEATS, SessionId, Via},
+    session::{MAX_SEATS, SessionId, Via},
     transfer::{AutoChoice, Record, Transfer},
 };
 
@@ -41,7 +41,7 @@ use crate::{
 #[derive(Debug)]
 enum LogEvent {
     /// A session begins to muster.
-    Opened(SessionId, SessionHeader, OffsetDateTime),
+    Opened(Box<Record>, OffsetDateTime),
     /// The way of a session was chosen.
     Chosen(SessionId, Via, Box<AutoChoice>),
     /// The gate of a session opened.
@@ -54,19 +54,6 @@ enum LogEvent {
     Closed(SessionId),
     /// Nothing more will come of anything.
     End,
-}
-
-/// What every line of a session repeats.
-#[derive(Clone, Debug)]
-pub struct SessionHeader {
-    /// The way the bytes travel.
-    pub via: Via,
-    /// The file.
-    pub file: FileInfo,
-    /// How many clients are wanted.
-    pub clients: u16,
-    /// Native clients have proven a key.
-    pub key: bool,
 }
 
 /// The sending side, one clone per session.
@@ -87,7 +74,6 @@ pub struct SessionLogger {
 /// A session being written.
 #[derive(Debug)]
 struct OpenLog {
-    record: Record,
     log: LogFile,
     /// How many clients left without a row, and the last of them.
     unlogged: Option<(u64, Transfer)>,
@@ -159,8 +145,8 @@ impl SessionLogger {
 
 impl LogHandle {
     /// A session begins to muster.
-    pub fn open(&self, session: SessionId, head: SessionHeader) {
-        self.send(LogEvent::Opened(session, head, clock::wall()));
+    pub fn open(&self, record: Record) {
+        self.send(LogEvent::Opened(Box::new(record), clock::wall()));
     }
 
     /// The gate opened at `at`; `sender` says how the bytes are sent.
@@ -222,33 +208,17 @@ impl LoggerThread {
     fn run(mut self, entries: &Receiver<LogEvent>) -> Result<()> {
         for entry in entries {
             match entry {
-                LogEvent::Opened(session, head, opened_at) => {
-                    let record = Record {
-                        session,
-                        via: head.via,
-                        file: head.file,
-                        clients: head.clients,
-                        released_at: None,
-                        sender: None,
-                        key: head.key,
-                        auto: None,
-                        transfers: Vec::new(),
-                    };
-                    self.history.open(record.clone());
-                    let log = LogFile::new(opened_at, session);
-                    self.pages.insert(session, OpenLog { record, log, unlogged: None });
+                LogEvent::Opened(record, opened_at) => {
+                    let log = LogFile::new(opened_at, record.session);
+                    self.pages.insert(record.session, OpenLog { log, unlogged: None });
+                    self.history.open(*record);
                 }
-                LogEvent::Chosen(session, via, choice) => {
-                    let page = self.pages.get_mut(&session).expect(OPENED);
-                    (page.record.via, page.record.auto) = (via, Some(*choice));
-                    self.history.choose(&page.record);
-                }
-                LogEvent::Released(session, at, sender) => {
-                    self.history.release(session, at, &sender);
-                    let page = self.pages.get_mut(&session).expect(OPENED);
-                    page.record.released_at = Some(at);
-                    page.record.sender = Some(sender);
-                }
+                LogEvent::Chosen(session, via, choice) => self.history.change(session, |record| {
+                    (record.via, record.auto) = (via, Some(*choice));
+                }),
+                LogEvent::Released(session, at, sender) => self.history.change(session, |record| {
+                    (record.released_at, record.sender) = (Some(at), Some(sender));
+                }),
                 LogEvent::Finished(session, transfer) => self.write(session, *transfer),
                 LogEvent::Left(session, transfer) => self.write_left(session, *transfer),
                 LogEvent::End => break,
@@ -275,7 +245,7 @@ impl LoggerThread {
     fn close(&mut self, session: SessionId) {
         let page = self.pages.get_mut(&session).expect(OPENED);
         if let Some((count, mut last)) = page.unlogged.take() {
-            if page.record.transfers.is_empty() {
+            if self.history.change(session, |record| record.transfers.is_empty()) {
                 // A session that nobody was ready for: not a log for each.
                 self.history.count(&last);
             } else {
@@ -287,8 +257,8 @@ impl LoggerThread {
             }
         }
         let closed = "a session is closed once, after it opened";
-        let OpenLog { mut record, log, .. } = self.pages.remove(&session).expect(closed);
-        self.folder.sync(&log);
+        self.folder.sync(&self.pages.remove(&session).expect(closed).log);
+        let mut record = self.history.change(session, |record| record.clone());
         record.transfers.sort_by_key(|t| (t.woke.is_none(), t.seat));
         self.history.close(record.clone());
         self.publish(record);
@@ -312,10 +282,9 @@ impl LoggerThread {
 
     fn write(&mut self, session: SessionId, transfer: Transfer) {
         let page = self.pages.get_mut(&session).expect(OPENED);
-        let line = session_log::LogLine::of(&page.record, &transfer).encode();
+        let line = self.history.change(session, |record| session_log::encode(record, &transfer));
         self.folder.append(&mut page.log, &line);
-        self.history.row(session, &transfer);
-        page.record.transfers.push(transfer);
+        self.history.row(session, transfer);
     }
 }
 

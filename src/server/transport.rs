@@ -198,6 +198,11 @@ impl TransferFailure {
     }
 }
 
+/// The failure of a client whose connection or whose own word ended its transfer.
+pub fn cut(reason: impl Into<String>) -> TransferFailure {
+    TransferFailure::new(Outcome::Cut, reason)
+}
+
 impl fmt::Debug for SendJob<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cargo").field("range", &self.range).finish_non_exhaustive()

@@ -56,7 +56,6 @@ const WAYS: [(Via, Bound); 6] = [
 
 /// What to expect of each way, fastest first. A way that was not measured stands where the least
 /// efficiency that was measured puts it: a bound alone would beat every measurement.
-#[allow(clippy::cast_precision_loss)] // Exact to 2^53.
 pub fn forecasts(scenario: &Scenario, study: Option<&Results>) -> Vec<Forecast> {
     let links = Capacity {
         server_up: scenario.server_up.bytes_per_second(),
@@ -157,7 +156,6 @@ pub fn table(scenario: &Scenario, answers: &[Forecast], limit: Option<usize>) ->
 }
 
 /// Seconds for people: `4.2 s`, `3 min 20 s`, `2 h 46 min`, `11.6 days`.
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Below a day.
 fn span(seconds: f64) -> String {
     let whole = seconds.round() as u64;
     match seconds {

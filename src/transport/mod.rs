@@ -4,7 +4,10 @@ use std::{net::TcpStream, time::Duration};
 
 use crate::{
     net::{clock, copy, copy::Stop, socket, storage::FileStorage},
-    server::{gate::SeatConnection, transport::TransferFailure},
+    server::{
+        gate::SeatConnection,
+        transport::{TransferFailure, cut},
+    },
     transfer::Outcome,
     units::Moment,
 };
@@ -56,11 +59,6 @@ impl ProgressWatch {
         }
         Ok(is_more)
     }
-}
-
-/// The failure of a client whose connection or whose own word ended its transfer.
-fn cut(reason: impl Into<String>) -> TransferFailure {
-    TransferFailure::new(Outcome::Cut, reason)
 }
 
 /// The failure of every client of a source that is not the offered file any more.

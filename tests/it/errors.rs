@@ -304,7 +304,19 @@ relay --json --events
 relay --token short
 relay --log-dir /proc/nope
 relay --input 127.0.0.1:NOBODY --port 0
+relay --play f.bin
+relay --play none.ts
+relay --play two
+relay --play f.bin --input 127.0.0.1:5000
+relay --loop
+relay --segment 5s
+relay --record f.bin
+relay --record d --segment 0s
 watch 127.0.0.1:NOBODY --port 80
+watch 127.0.0.1:NOBODY --via chain
+watch 127.0.0.1:NOBODY --launch --player 127.0.0.1:5000
+relay --multicast-group 10.0.0.1:5000
+relay --multicast-interface 10.0.0.1
 watch 127.0.0.1:NOBODY --record /proc/nope/x
 report f.bin
 report f.bin --errors --json

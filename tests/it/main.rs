@@ -40,6 +40,8 @@ mod ends;
 mod errors;
 #[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
 mod firewall;
+#[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
+mod group_star;
 #[cfg(feature = "cli")]
 mod help;
 #[cfg(all(target_os = "linux", feature = "cli"))]

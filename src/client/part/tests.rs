@@ -51,13 +51,13 @@ fn earlier_part_is_resumed_only_when_asked_and_not_too_long() {
         io::Write::write_all(&mut &*copy.file, bytes).expect("room");
     };
     fill(b"01234");
-    assert_eq!(part(folder.path(), "f", true).expect("there").resumed(), 5);
-    assert_eq!(part(folder.path(), "f", false).expect("there").resumed(), 0);
-    assert_eq!(part(folder.path(), "f", true).expect("there").resumed(), 0, "it was emptied");
+    assert_eq!(part(folder.path(), "f", true).expect("there").resumed, 5);
+    assert_eq!(part(folder.path(), "f", false).expect("there").resumed, 0);
+    assert_eq!(part(folder.path(), "f", true).expect("there").resumed, 0, "it was emptied");
     fill(b"0123456789");
-    assert_eq!(part(folder.path(), "f", true).expect("whole").resumed(), 10);
+    assert_eq!(part(folder.path(), "f", true).expect("whole").resumed, 10);
     fill(b"0123456789X");
-    assert_eq!(part(folder.path(), "f", true).expect("too long").resumed(), 0);
+    assert_eq!(part(folder.path(), "f", true).expect("too long").resumed, 0);
 }
 
 #[test]
@@ -69,41 +69,41 @@ fn process_that_was_started_meanwhile_holds_no_lock() {
     let _child = copy.file.try_clone().expect("a descriptor");
     drop(copy);
     let copy = part(folder.path(), "f", true).expect("room");
-    assert_eq!(copy.resumed(), 5);
-    let _writer = copy.storage().clone();
+    assert_eq!(copy.resumed, 5);
+    let _writer = copy.storage.clone();
     drop(copy);
-    assert_eq!(part(folder.path(), "f", true).expect("room").resumed(), 0, "a thread writes it");
+    assert_eq!(part(folder.path(), "f", true).expect("room").resumed, 0, "a thread writes it");
 }
 
 #[test]
 fn part_with_holes_is_not_resumed_before_they_are_filled() {
     let folder = tempfile::tempdir().expect("folder");
     let open = || open_as(folder.path(), "f", true, ByteOrder::AfterBeginning);
-    let left = || part(folder.path(), "f", true).map(|part| part.resumed());
+    let left = || part(folder.path(), "f", true).map(|part| part.resumed);
     let copy = open().expect("room");
     io::Write::write_all(&mut &*copy.file, b"012").expect("room");
     drop(copy);
     let mut copy = {
-        assert_eq!(open().expect("there").resumed(), 3);
+        assert_eq!(open().expect("there").resumed, 3);
         open().expect("there")
     };
     copy.begin_holes().expect("a free name");
     io::Write::write_all(&mut &*copy.file, b"012____7").expect("room");
-    assert_eq!(open().expect("the next number").resumed(), 0);
+    assert_eq!(open().expect("the next number").resumed, 0);
     fs::remove_file(folder.path().join(format!(".{}-2.part", Digest::of(b"x").short())))
         .expect("left by that one");
     // Killed here.
     drop(copy);
     assert_eq!(left().expect("room"), 0);
     let mut copy = open().expect("room");
-    assert_eq!(copy.resumed(), 0);
+    assert_eq!(copy.resumed, 0);
     copy.begin_holes().expect("a free name");
     io::Write::write_all(&mut &*copy.file, b"01234_6").expect("room");
     copy.file.set_len(5).expect("cut");
     copy.end_holes();
     drop(copy);
     assert_eq!(left().expect("there"), 5);
-    assert_eq!(open().expect("there").resumed(), 5);
+    assert_eq!(open().expect("there").resumed, 5);
     let mut copy = open().expect("there");
     copy.begin_holes().expect("a free name");
     copy.publish(false).expect("free");
@@ -213,7 +213,7 @@ fn part_with_another_name_or_owner_is_refused() {
     assert_eq!(fs::read(&victim).expect("there"), b"01234");
     // Left by a client of ours.
     fs::remove_file(&victim).expect("ours");
-    assert_eq!(part(folder.path(), "f", true).expect("our own").resumed(), 5);
+    assert_eq!(part(folder.path(), "f", true).expect("our own").resumed, 5);
     assert_eq!(fs::read_dir(folder.path()).expect("there").count(), 1, "nothing but the part");
     // Only root can give a file away.
     if std::os::unix::fs::chown(&path, Some(1), None).is_ok() {

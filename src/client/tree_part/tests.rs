@@ -25,7 +25,7 @@ fn part_at(folder: &Path) -> PathBuf {
 
 fn filled(folder: &Path, resume: bool, replace: bool) -> TreePart {
     let part = open(folder, resume, replace).expect("room");
-    copy::write_at(part.storage(), b"abcabc", 0).expect("room");
+    copy::write_at(&part.storage, b"abcabc", 0).expect("room");
     part
 }
 
@@ -36,7 +36,7 @@ fn folder_takes_its_name_once_with_modes_and_times() {
     assert!(part_at(folder.path()).join("a/x").exists(), "it is built beside");
     part.finish().expect("as it should be");
     part.sync().expect("a disk");
-    let storage = part.storage().clone();
+    let storage = part.storage.clone();
     let copy = part.publish(true).expect("free");
     assert_eq!(copy.path, folder.path().join("tree"));
     assert!(!part_at(folder.path()).exists());
@@ -88,13 +88,13 @@ fn part_that_was_left_is_emptied_or_taken_up() {
     #[cfg(unix)]
     std::os::unix::fs::symlink("/etc/passwd", at.join("a/link")).expect("room");
     let part = open(folder.path(), true, false).expect("ours");
-    assert_eq!((part.resumed(), part.missing()), (3, BLOCK), "all before the file c is right");
+    assert_eq!((part.resumed, part.missing), (3, BLOCK), "all before the file c is right");
     for gone in ["stray", "a/more", "a/link"] {
         assert!(fs::symlink_metadata(at.join(gone)).is_err(), "{gone}");
     }
     drop(part);
     let part = open(folder.path(), false, false).expect("ours");
-    assert_eq!(part.resumed(), 0);
+    assert_eq!(part.resumed, 0);
     assert_eq!(fs::read(at.join("a/x")).expect("made"), b"");
 }
 
@@ -105,7 +105,7 @@ fn right_files_of_the_final_folder_are_copied() {
     part.publish(false).expect("free");
     fs::write(folder.path().join("tree/c"), b"new").expect("room");
     let part = open(folder.path(), true, true).expect("may be replaced");
-    assert_eq!(part.resumed(), 3);
+    assert_eq!(part.resumed, 3);
     assert_eq!(fs::read(part_at(folder.path()).join("a/x")).expect("copied"), b"abc");
     assert_eq!(fs::read(part_at(folder.path()).join("c")).expect("made"), b"");
     assert_eq!(fs::read(folder.path().join("tree/c")).expect("untouched"), b"new");

@@ -251,15 +251,10 @@ impl HttpFetch<'_> {
         if first.len() as u64 > want {
             return Err(Error::protocol(peer, "more bytes than it announced"));
         }
-        let method = self.order.copy.resolved();
+        let method = self.order.copy.resolved()?;
         let copying = Copying {
-            method: method.map_err(|why| Error::refused("gatecast", why))?,
-            buffer: copy::COPY_BUF,
-            stall: self.order.stall,
-            slowest: copy::SLOWEST,
-            pacer: None,
-            moved: self.client.moved(),
             stopped: Some(self.fetch.stop_flag()),
+            ..Copying::new(method, self.order.stall, self.client.moved())
         };
         // A server that begins anew sends what the part holds already.
         file.cut(range.start).map_err(Error::io("shorten the part", &self.target.name))?;

@@ -1,6 +1,6 @@
 //! A batch of received datagrams.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, ops::Range};
 
 use crate::{text::debug_fields, units::Moment};
 
@@ -74,6 +74,25 @@ impl DatagramBatch {
     /// Keeps the datagrams for which `keep` is true.
     pub fn retain(&mut self, mut keep: impl FnMut(SocketAddr, Moment) -> bool) {
         self.entries.retain(|entry| keep(entry.from, entry.at));
+    }
+
+    /// Adds a datagram of `header` and `payload`, which together UDP can carry; there must be room.
+    pub fn push(&mut self, header: &[u8], payload: &[u8], at: Moment, from: SocketAddr) {
+        let (slot, len) = (self.next_slot(), header.len() + payload.len());
+        let (front, back) = self.slots[slot * STRIDE..][..len].split_at_mut(header.len());
+        front.copy_from_slice(header);
+        back.copy_from_slice(payload);
+        self.entries.push(ReceivedSlot { slot, len, at, from });
+    }
+
+    /// Leaves of each datagram the part that `keep` names, or nothing of it.
+    pub fn trim(&mut self, mut keep: impl FnMut(Datagram<'_>) -> Option<Range<usize>>) {
+        self.entries.retain_mut(|entry| {
+            let slot = &mut self.slots[entry.slot * STRIDE..][..entry.len];
+            let part = keep(Datagram { bytes: slot, at: entry.at, from: entry.from });
+            entry.len = part.as_ref().map_or(0, Range::len);
+            part.map(|part| slot.copy_within(part, 0)).is_some()
+        });
     }
 
     pub(super) fn next_slot(&self) -> usize {

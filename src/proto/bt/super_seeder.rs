@@ -43,7 +43,7 @@ pub struct SuperSeeder {
     /// passed over when their turn comes, because to look for each would take too long.
     brought: Bitfield,
     /// Every piece is revealed to everybody.
-    reveals_all: bool,
+    pub reveals_all: bool,
     /// When no piece was left to reveal.
     exhausted_at: Option<Moment>,
 }
@@ -106,11 +106,6 @@ impl SuperSeeder {
             reveals_all: true,
             ..Self::new(pieces, piece_bytes, &mut Random::new(0))
         }
-    }
-
-    /// True when every piece is revealed to everybody.
-    pub fn reveals_all(&self) -> bool {
-        self.reveals_all
     }
 
     /// Adds a peer, to which pieces are revealed once it is admitted.

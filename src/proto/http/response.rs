@@ -45,11 +45,6 @@ impl HttpResponse {
         Self::new(status, "text/plain; charset=utf-8", format!("{sentence}\n"))
     }
 
-    /// A JSON document, with status 200.
-    pub fn json(document: String) -> Self {
-        Self::new(200, "application/json", document)
-    }
-
     /// Adds a header field.
     pub fn field(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));

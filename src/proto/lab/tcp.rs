@@ -29,9 +29,6 @@ pub const RECEIVED: &[u8] = b"Recibido";
 /// Most [stray](is_stray) bytes passed over before [`RECEIVED`].
 pub const STRAY_MAX: usize = 64;
 
-/// Longest elapsed-time line, bytes, its `\n` included.
-pub const ELAPSED_MAX: usize = 40;
-
 /// Whether `byte`, before [`RECEIVED`], is passed over: a client that lets slip a newline or a sign
 /// that nobody asked for holds its file all the same. Letters and digits are not, so that
 /// `No Recibido` stays a no.

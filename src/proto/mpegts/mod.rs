@@ -52,6 +52,16 @@ pub fn packets(datagram: &[u8]) -> Option<impl Iterator<Item = TsPacket<'_>>> {
     (whole && packets.iter().all(|packet| packet[0] == SYNC)).then(|| packets.iter().map(TsPacket))
 }
 
+/// References of one PID that are farther apart are no running clock, ticks: the standard has one
+/// every 100 ms (2.7.2).
+const PCR_STEP_MAX: u64 = 2 * PCR_HZ;
+
+/// How far a clock has run from one reference to the next, ticks; `None` where it jumped.
+pub fn pcr_step(last: u64, next: u64) -> Option<u64> {
+    let ticks = (next % PCR_WRAP + PCR_WRAP - last % PCR_WRAP) % PCR_WRAP;
+    (ticks <= PCR_STEP_MAX).then_some(ticks)
+}
+
 impl<'a> TsPacket<'a> {
     /// The packet of these bytes; the first is its sync byte.
     pub fn new(bytes: &'a [u8; PACKET]) -> Self {
@@ -197,6 +207,15 @@ mod tests {
         }
         assert!(packets(&[]).is_none());
         assert!(packets(&[SYNC; 187]).is_none());
+    }
+
+    #[test]
+    fn clock_jumps_where_it_goes_back_or_far() {
+        assert_eq!(pcr_step(0, PCR_STEP_MAX), Some(PCR_STEP_MAX));
+        assert_eq!((pcr_step(0, PCR_STEP_MAX + 1), pcr_step(6, 5)), (None, None));
+        assert_eq!(pcr_step(PCR_WRAP - 1, 4), Some(5));
+        // The largest that a packet holds is above the wrap.
+        assert_eq!(pcr_step(u64::MAX >> 16, (u64::MAX >> 16) + 1), Some(1));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use crate::{
     proto::line::{DecodeError, Fields, LineWriter},
     session::Via,
+    text::hexadecimal,
 };
 
 /// What a server does when it is asked for echoes.
@@ -64,13 +65,7 @@ impl EchoTerms {
     /// Another word or a wrong field; the text names it.
     pub fn decode(line: &str) -> Result<Self, DecodeError> {
         let fields = expect(line, "ECHO")?;
-        let group: Option<SocketAddr> =
-            fields.get("group").map(|_| fields.parsed("group", str::parse)).transpose()?;
-        if let Some(group) = group.filter(|group| !group.ip().is_multicast() || group.port() < 1024)
-        {
-            return Err(DecodeError(format!("{group} is no group to join")));
-        }
-        let via = fields.get("via").map(|_| fields.parsed("via", str::parse)).transpose()?;
+        let (group, via) = (fields.group()?, fields.optional("via", str::parse)?);
         Ok(Self { via, port: port(&fields, "port")?, group })
     }
 }
@@ -92,13 +87,10 @@ impl EchoOrder {
     pub fn decode(line: &str) -> Result<Self, DecodeError> {
         let fields = expect(line, "ECHO")?;
         let (udp, tcp) = (port(&fields, "udp")?, port(&fields, "tcp")?);
-        let order = |random| Self { udp, tcp, random };
         let text = fields.need("random")?;
-        let random = u64::from_str_radix(text, 16).ok().map(order);
-        // One way to write a number only, so that the line is longer than what it makes us send.
-        random
-            .filter(|order| order.digits() == text)
-            .ok_or_else(|| DecodeError::value("random is 16 hexadecimal digits, not", text))
+        let random = hexadecimal(text, 16).and_then(|random| u64::try_from(random).ok());
+        let wrong = || DecodeError::value("random is 16 hexadecimal digits, not", text);
+        Ok(Self { udp, tcp, random: random.ok_or_else(wrong)? })
     }
 
     /// What each datagram holds.

@@ -1,12 +1,12 @@
 //! Fields that several messages have.
 
-use std::{fmt, net::IpAddr, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
 use crate::{
     proto::line::{DecodeError, Fields, LineWriter},
     session::{FileInfo, MAX_SEATS},
     text::FileName,
-    transfer::{Counts, Evidence, Outcome},
+    transfer::Outcome,
 };
 
 /// What a server says of itself after the last file of a LIST.
@@ -57,7 +57,7 @@ pub(super) fn list_end(fields: &Fields<'_>) -> Result<ListEnd, DecodeError> {
     Ok(ListEnd {
         run: fields.optional_number("run")?,
         clients: fields.optional_number("clients")?,
-        file: optional(fields, "file", FileName::new)?,
+        file: fields.optional("file", FileName::new)?,
     })
 }
 
@@ -67,15 +67,6 @@ pub(super) fn seats(fields: &Fields<'_>, key: &str) -> Result<u16, DecodeError> 
         return Err(DecodeError(format!("{key}={number} is not 1 to {MAX_SEATS}")));
     }
     Ok(number)
-}
-
-/// A field that may be absent, read by the type's own parser.
-pub(super) fn optional<T, E: fmt::Display>(
-    fields: &Fields<'_>,
-    key: &str,
-    parse: impl FnOnce(&str) -> Result<T, E>,
-) -> Result<Option<T>, DecodeError> {
-    fields.get(key).map(|_| fields.parsed(key, parse)).transpose()
 }
 
 pub(super) fn span(fields: &Fields<'_>, key: &str) -> Result<Duration, DecodeError> {
@@ -90,33 +81,25 @@ pub(super) fn optional_span(
 }
 
 impl LineWriter {
-    /// Adds every counter that is known, under its name.
-    pub(super) fn counts(self, counts: &Counts) -> Self {
-        let named = Counts::NAMES.into_iter().zip(counts.values());
-        named.fold(self, |line, (name, value)| line.maybe(name, value))
-    }
-
-    /// Adds what is known of where the time went, each figure under its name.
-    pub(super) fn evidence(self, evidence: &Evidence) -> Self {
-        let named = Evidence::NAMES.into_iter().zip(evidence.values());
-        named.fold(self, |line, (name, value)| line.maybe(name, value))
+    /// Those of the figures that are known.
+    pub(super) fn figures<const N: usize>(
+        self,
+        names: [&str; N],
+        values: [Option<u64>; N],
+    ) -> Self {
+        names.into_iter().zip(values).fold(self, |line, (name, value)| line.maybe(name, value))
     }
 }
 
-pub(super) fn counts(fields: &Fields<'_>) -> Result<Counts, DecodeError> {
-    let mut values = Counts::default().values();
-    for (name, value) in Counts::NAMES.into_iter().zip(&mut values) {
+pub(super) fn figures<const N: usize>(
+    fields: &Fields<'_>,
+    names: [&str; N],
+) -> Result<[Option<u64>; N], DecodeError> {
+    let mut values = [None; N];
+    for (name, value) in names.into_iter().zip(&mut values) {
         *value = fields.optional_number(name)?;
     }
-    Ok(Counts::from_values(values))
-}
-
-pub(super) fn evidence(fields: &Fields<'_>) -> Result<Evidence, DecodeError> {
-    let mut values = Evidence::default().values();
-    for (name, value) in Evidence::NAMES.into_iter().zip(&mut values) {
-        *value = fields.optional_number(name)?;
-    }
-    Ok(Evidence::from_values(values))
+    Ok(values)
 }
 
 pub(super) fn outcome(fields: &Fields<'_>) -> Result<Outcome, DecodeError> {

@@ -71,21 +71,15 @@ impl TrainHead {
     }
 }
 
-pub(super) fn encode_probe(probe: &GroupProbe) -> Vec<u8> {
+pub(super) fn encode_probe(probe: &GroupProbe) -> LineWriter {
     LineWriter::new("PROBE")
         .maybe("group", probe.group)
         .field("random", format_args!("{:016x}", probe.random))
-        .finish()
 }
 
 pub(super) fn probe(fields: &Fields<'_>) -> Result<GroupProbe, DecodeError> {
-    let group: Option<SocketAddr> =
-        fields.get("group").map(|_| fields.parsed("group", str::parse)).transpose()?;
-    if let Some(group) = group.filter(|group| !group.ip().is_multicast() || group.port() < 1024) {
-        return Err(DecodeError(format!("{group} is no group to join")));
-    }
     let random = fields.parsed("random", |text| u64::from_str_radix(text, 16))?;
-    Ok(GroupProbe { group, random })
+    Ok(GroupProbe { group: fields.group()?, random })
 }
 
 pub(super) fn burst(fields: &Fields<'_>) -> Result<u32, DecodeError> {
@@ -96,14 +90,13 @@ pub(super) fn burst(fields: &Fields<'_>) -> Result<u32, DecodeError> {
     Ok(bytes)
 }
 
-pub(super) fn encode_heard(heard: &HeardStep) -> Vec<u8> {
+pub(super) fn encode_heard(heard: &HeardStep) -> LineWriter {
     LineWriter::new("HEARD")
         .field("step", heard.step)
         .field("datagrams", heard.datagrams)
         .field("span_us", heard.span_us)
         .field("tail", heard.tail)
         .field("tail_us", heard.tail_us)
-        .finish()
 }
 
 pub(super) fn heard(fields: &Fields<'_>) -> Result<HeardStep, DecodeError> {

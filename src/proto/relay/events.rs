@@ -14,10 +14,11 @@ use crate::{
         relay::{
             log::ViewerRecord,
             reports::{ReceiverReport, SenderReport},
-            status::{RelaySnapshot, ViewerSnapshot, WatchSnapshot},
+            status::{RecordSnapshot, RelaySnapshot, ViewerSnapshot, WatchSnapshot},
         },
         stream::StreamCounts,
     },
+    text::escape_path,
     units::micros,
 };
 
@@ -38,7 +39,9 @@ pub fn relay_event(snapshot: &RelaySnapshot) -> String {
             json.raw("pid", stream.pid);
             json.raw("type", stream.kind);
         });
+        json.maybe_member("group", snapshot.group.as_ref(), viewer);
         json.each("viewers", &snapshot.viewers, viewer);
+        json.maybe_member("recording", snapshot.recording.as_ref(), recording);
     }) + "\n"
 }
 
@@ -81,6 +84,14 @@ fn stream(json: &mut Json, counts: &StreamCounts) {
     json.count("rtp_duplicate", counts.rtp.map(|rtp| rtp.duplicate));
     json.count("rtp_reordered", counts.rtp.map(|rtp| rtp.reordered));
     json.number("jitter_us", counts.jitter_us);
+}
+
+fn recording(json: &mut Json, recording: &RecordSnapshot) {
+    json.text("list", escape_path(&recording.list));
+    json.raw("segments", recording.segments);
+    json.raw("bytes", recording.bytes);
+    json.raw("unrecorded", recording.lost);
+    json.maybe_text("failed", recording.failed.as_deref());
 }
 
 // No `network_lost`: sent and received are not of one instant while the stream runs, and what is

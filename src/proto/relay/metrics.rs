@@ -53,7 +53,7 @@ const RELAY: [MetricValue<RelaySnapshot>; 11] = [
 
 const VIEWER: [MetricValue<ViewerSnapshot>; 12] = [
     ("gatecast_relay_viewer_running", None, |v| {
-        Some(u8::from(v.state == ViewerState::Running).into())
+        Some(u8::from(matches!(v.state, ViewerState::Running | ViewerState::Grouped)).into())
     }),
     ("gatecast_relay_viewer_sent_datagrams_total", None, |v| Some(v.sent.sent as f64)),
     ("gatecast_relay_viewer_sent_bytes_total", None, |v| Some(v.sent.bytes as f64)),

@@ -24,6 +24,20 @@
 //!                        <-  OK sent=570 bytes=750120 dropped=0 paused=0 cc=0 p50_us=210 ...
 //! ```
 //!
+//! A relay may send the stream to a group too, in RTP with numbers of its own. A viewer of ours asks
+//! for it, joins it, connects, and when it hears the group says so. From the datagram `next` on the
+//! relay sends to it by the group alone. `CONTINUAR` is the way back to its own port, `INTERRUMPIR` a
+//! pause; what answers either says in `next` which datagram of the group is no longer its own.
+//!
+//! ```text
+//! MULTICAST              ->
+//!                        <-  OK group=239.255.1.2:5000 from=192.0.2.1:40000 next=570
+//! CONECTAR 5000          ->
+//!                        <-  OK
+//! MULTICAST              ->
+//!                        <-  OK group=239.255.1.2:5000 from=192.0.2.1:40000 next=840
+//! ```
+//!
 //! | limit | value |
 //! |---|---|
 //! | line | [`COMMAND_MAX`] bytes; the rest of a longer one is skipped |
@@ -33,16 +47,17 @@
 //! | port | [`PORT_MIN`] to 65535 |
 
 pub mod events;
+pub mod hearing;
 pub mod log;
 pub mod metrics;
 pub mod reports;
 pub mod status;
 
-use std::{fmt, time::Duration};
+use std::{fmt, net::SocketAddr, time::Duration};
 
 use crate::{
     proto::{
-        line::{DecodeError, Fields, decimal},
+        line::{DecodeError, Fields, LineWriter, decimal},
         relay::reports::{ReceiverReport, SenderReport},
     },
     text::{escape, unescape},
@@ -62,6 +77,19 @@ pub enum ControlCommand {
     Disconnect,
     /// That it is alive, and what it received.
     Alive(ReceiverReport),
+    /// Which group the relay sends to, and once it is connected: the stream by that alone.
+    Group,
+}
+
+/// A relay's group, as its viewers are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RelayGroup {
+    /// Where the stream goes.
+    pub group: SocketAddr,
+    /// Who sends it; what others send there is not of the stream.
+    pub from: SocketAddr,
+    /// The number of the first datagram that the answer is about.
+    pub next: u64,
 }
 
 /// Whether a viewer gets the stream.
@@ -74,6 +102,8 @@ pub enum ViewerState {
     Running,
     /// It keeps its place and gets none.
     Paused,
+    /// It gets what the relay's group gets, and nothing to its own port.
+    Grouped,
 }
 
 /// What a viewer is answered.
@@ -83,6 +113,8 @@ pub enum ControlReply {
     Ok,
     /// Done, and this is what was sent.
     Report(SenderReport),
+    /// Done, and this is the group.
+    Group(RelayGroup),
     /// Not done, and why.
     Error(String),
 }
@@ -172,6 +204,7 @@ impl ControlCommand {
             "INTERRUMPIR" | "INTERRUPT" => Self::Interrupt,
             "CONTINUAR" | "CONTINUE" => Self::Continue,
             "DESCONECTAR" | "DISCONNECT" => Self::Disconnect,
+            "MULTICAST" => Self::Group,
             _ => return Err(DecodeError::value("no such command", line)),
         };
         match rest {
@@ -188,6 +221,7 @@ impl ControlCommand {
             Self::Continue => b"CONTINUAR\n".to_vec(),
             Self::Disconnect => b"DESCONECTAR\n".to_vec(),
             Self::Alive(report) => report.encode(),
+            Self::Group => b"MULTICAST\n".to_vec(),
         }
     }
 }
@@ -214,13 +248,15 @@ impl ViewerState {
     pub fn after(self, command: &ControlCommand) -> Result<Self, &'static str> {
         match (self, command) {
             (Self::Unconnected, ControlCommand::Connect(_))
-            | (Self::Paused, ControlCommand::Continue) => Ok(Self::Running),
-            (Self::Running, ControlCommand::Interrupt) => Ok(Self::Paused),
+            | (Self::Paused | Self::Grouped, ControlCommand::Continue) => Ok(Self::Running),
+            (Self::Running | Self::Grouped, ControlCommand::Interrupt) => Ok(Self::Paused),
             (_, ControlCommand::Disconnect) => Ok(Self::Unconnected),
-            (_, ControlCommand::Alive(_)) => Ok(self),
+            (_, ControlCommand::Alive(_)) | (Self::Unconnected, ControlCommand::Group) => Ok(self),
+            (Self::Running, ControlCommand::Group) => Ok(Self::Grouped),
             (_, ControlCommand::Connect(_)) => Err("connected already"),
             (Self::Unconnected, _) => Err("not connected"),
-            (Self::Paused, ControlCommand::Interrupt) => Err("interrupted already"),
+            (Self::Paused, _) => Err("interrupted already"),
+            (Self::Grouped, _) => Err("by the group already"),
             (Self::Running, ControlCommand::Continue) => Err("not interrupted"),
         }
     }
@@ -232,6 +268,7 @@ impl fmt::Display for ViewerState {
             Self::Unconnected => "out",
             Self::Running => "running",
             Self::Paused => "paused",
+            Self::Grouped => "group",
         })
     }
 }
@@ -242,6 +279,10 @@ impl ControlReply {
         match self {
             Self::Ok => b"OK\n".to_vec(),
             Self::Report(report) => report.encode(),
+            Self::Group(RelayGroup { group, from, next }) => {
+                let line = LineWriter::new("OK").field("group", group).field("from", from);
+                line.field("next", next).finish()
+            }
             Self::Error(reason) => {
                 let shown = escape(reason);
                 let reason: String = shown.chars().take(REASON_MAX).collect();
@@ -259,7 +300,14 @@ impl ControlReply {
         match line.split_once(' ') {
             None if line == "OK" => Ok(Self::Ok),
             None if line == "ERROR" => Ok(Self::Error(String::new())),
-            Some(("OK", _)) => SenderReport::decode(&Fields::parse(line)?).map(Self::Report),
+            Some(("OK", _)) => {
+                let fields = Fields::parse(line)?;
+                let Some(group) = fields.group()? else {
+                    return SenderReport::decode(&fields).map(Self::Report);
+                };
+                let (from, next) = (fields.parsed("from", str::parse)?, fields.number("next")?);
+                Ok(Self::Group(RelayGroup { group, from, next }))
+            }
             // Our relay escapes its reasons; another's is taken as it is, and is not safe to show.
             Some(("ERROR", reason)) => {
                 Ok(Self::Error(unescape(reason).unwrap_or_else(|| reason.to_owned())))

@@ -1,6 +1,6 @@
 //! What a relay and its viewers are doing at a moment: plain figures, for those that show them.
 
-use std::{fmt, net::SocketAddr, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::{
     proto::{
@@ -40,10 +40,29 @@ pub struct RelaySnapshot {
     pub dropped: Option<u64>,
     /// What the stream holds, as far as its tables have come.
     pub streams: Vec<ElementaryStream>,
+    /// The group that is sent to beside the viewers.
+    pub group: Option<ViewerSnapshot>,
     /// The viewers, in the order in which they came.
     pub viewers: Vec<ViewerSnapshot>,
     /// Time through the relay, of every datagram to every viewer that is here.
     pub delay: Delay,
+    /// The recording, where there is one.
+    pub recording: Option<RecordSnapshot>,
+}
+
+/// A relay's recording at a moment.
+#[derive(Clone, Debug, Default)]
+pub struct RecordSnapshot {
+    /// The list of its segments, which lie beside it.
+    pub list: PathBuf,
+    /// Segments that are in the list.
+    pub segments: u64,
+    /// Bytes of transport stream written.
+    pub bytes: u64,
+    /// Datagrams that the disk was too slow for.
+    pub lost: u64,
+    /// Why it ended before the relay did.
+    pub failed: Option<String>,
 }
 
 /// One viewer of a relay at a moment.
@@ -55,7 +74,7 @@ pub struct ViewerSnapshot {
     pub name: Option<String>,
     /// Where datagrams go.
     pub to: SocketAddr,
-    /// Running or paused.
+    /// Running, paused, or by the group.
     pub state: ViewerState,
     /// Whether it reports what it receives.
     pub native: bool,
@@ -75,7 +94,7 @@ pub struct ViewerSnapshot {
 pub struct WatchSnapshot {
     /// Where datagrams are received.
     pub at: SocketAddr,
-    /// Running or paused; unconnected once the relay has let us go.
+    /// Running, paused or by the group; unconnected once the relay has let us go.
     pub state: ViewerState,
     /// How long it has been watched, pauses included.
     pub watched: Duration,

@@ -51,6 +51,7 @@ fn commands_are_read_in_both_languages() {
             rtp_lost: Some(u64::MAX),
             ..ReceiverReport::default()
         }),
+        ControlCommand::Group,
     ] {
         assert_eq!(heard(&[&command.encode()]), [Ok(command)]);
     }
@@ -100,6 +101,8 @@ fn hostile_commands_are_errors_and_the_next_one_is_read() {
         b"ALIVE datagrams=-1 bytes=1 cc=0",
         b"ALIVE datagrams=1 datagrams=1 bytes=1 cc=0",
         b"ALIVE datagrams=18446744073709551616 bytes=1 cc=0",
+        b"MULTICAST ",
+        b"MULTICAST 239.255.1.2:5000",
         b"GET / HTTP/1.1",
     ] {
         let stream = [line, b"\nCONTINUAR\n"].concat();

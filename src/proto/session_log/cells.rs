@@ -1,14 +1,11 @@
 //! One column of a log line: how a value is written there and read back.
 
-use std::{str::FromStr, time::Duration};
+use std::str::FromStr;
 
 pub(super) use crate::proto::log_cell::{MISSING, duration, or_missing, outside};
-use crate::{
-    proto::session_log::{
-        columns::COLUMNS,
-        error::{LineError, excerpt},
-    },
-    units::{mbit_per_second, micros},
+use crate::proto::{
+    line::DecodeError,
+    session_log::{columns::COLUMNS, error::excerpt},
 };
 
 pub(super) const SECONDS: &str = "seconds with six decimals";
@@ -31,22 +28,33 @@ impl<'a, 'line> Cells<'a, 'line> {
         &mut self,
         wanted: &'static str,
         read: impl FnOnce(&str) -> Option<T>,
-    ) -> Result<T, LineError> {
+    ) -> Result<T, DecodeError> {
         let found = self.cells[self.at];
         let name = COLUMNS[self.at];
         self.at += 1;
-        read(found).ok_or_else(|| LineError::Column { name, found: excerpt(found), wanted })
+        read(found).ok_or_else(|| {
+            DecodeError(format!("column {name} holds '{}', not {wanted}", excerpt(found)))
+        })
     }
 
     pub(super) fn optional<T>(
         &mut self,
         wanted: &'static str,
         read: impl FnOnce(&str) -> Option<T>,
-    ) -> Result<Option<T>, LineError> {
+    ) -> Result<Option<T>, DecodeError> {
         self.needed(wanted, |text| match text {
             MISSING => Some(None),
             _ => read(text).map(Some),
         })
+    }
+
+    /// As many figures as there are columns for.
+    pub(super) fn numbers<const N: usize>(&mut self) -> Result<[Option<u64>; N], DecodeError> {
+        let mut numbers = [None; N];
+        for number in &mut numbers {
+            *number = self.optional("a number", parsed)?;
+        }
+        Ok(numbers)
     }
 
     pub(super) fn skip(&mut self, columns: usize) {
@@ -56,10 +64,4 @@ impl<'a, 'line> Cells<'a, 'line> {
 
 pub(super) fn parsed<T: FromStr>(text: &str) -> Option<T> {
     text.parse().ok()
-}
-
-/// The rate of a whole number of microseconds, as the line's reader will compute it again.
-pub(super) fn mbit(bytes: Option<u64>, span: Option<Duration>) -> Option<String> {
-    let rate = mbit_per_second(bytes?, Duration::from_micros(micros(span?)))?;
-    Some(format!("{rate:.3}"))
 }

@@ -3,11 +3,14 @@
 use std::{borrow::Cow, collections::HashMap};
 
 use crate::{
-    proto::session_log::{
-        LogLine,
-        cells::MISSING,
-        columns::{COLUMNS, COLUMNS_MIN, LINE_MAX, SEPARATOR},
-        error::{LineError, LogError, excerpt},
+    proto::{
+        line::DecodeError,
+        session_log::{
+            cells::MISSING,
+            columns::{COLUMNS, COLUMNS_MIN, LINE_MAX, SEPARATOR},
+            decode,
+            error::{self, LogError, cut, excerpt, too_long},
+        },
     },
     session::SessionId,
     transfer::{Outcome, Record},
@@ -30,7 +33,8 @@ pub struct Collector {
 /// # Errors
 /// The first line that is wrong; a last one that is cut is left out. A log without a header is
 /// wrong, one with nothing else is empty.
-pub fn collect(log: &[u8]) -> Result<Vec<Record>, LogError> {
+#[cfg(test)]
+pub(crate) fn collect(log: &[u8]) -> Result<Vec<Record>, LogError> {
     let mut collector = Collector::default();
     for line in log.split_inclusive(|&byte| byte == b'\n') {
         collector.push(line)?;
@@ -47,7 +51,7 @@ impl Collector {
     pub fn push(&mut self, line: &[u8]) -> Result<(), LogError> {
         self.lines += 1;
         if !line.ends_with(b"\n") {
-            let why = if line.len() > LINE_MAX { LineError::TooLong } else { LineError::Cut };
+            let why = if line.len() > LINE_MAX { too_long() } else { cut() };
             self.torn.get_or_insert(LogError { line: self.lines, why });
             return Ok(());
         }
@@ -69,8 +73,7 @@ impl Collector {
     /// A log without any whole line.
     pub fn finish(mut self) -> Result<Vec<Record>, LogError> {
         if self.lines == 0 {
-            let why = LineError::Cut;
-            return Err(LogError { line: 1, why });
+            return Err(LogError { line: 1, why: cut() });
         }
         if let Some(torn) = self.torn.filter(|torn| torn.line == 1) {
             return Err(torn);
@@ -84,74 +87,54 @@ impl Collector {
         Ok(self.records)
     }
 
-    fn add_line(&mut self, line: &[u8]) -> Result<(), LineError> {
+    fn add_line(&mut self, line: &[u8]) -> Result<(), DecodeError> {
         if line.len() > LINE_MAX {
-            return Err(LineError::TooLong);
+            return Err(too_long());
         }
-        let line = str::from_utf8(line).map_err(|_| LineError::NotText)?;
+        let line = str::from_utf8(line).map_err(|_| DecodeError("not UTF-8".to_owned()))?;
         // No line of a transfer begins so: a session's number is hexadecimal.
         if self.lines == 1 || line.starts_with(COLUMNS[0]) {
             self.columns = check_header(line)?;
             return Ok(());
         }
-        let line = LogLine::decode(&in_our_columns(line, self.columns)?)?;
+        let line = decode(&in_our_columns(line, self.columns)?)?;
         let Some(&place) = self.places.get(&line.session) else {
             self.places.insert(line.session, self.records.len());
-            self.records.push(line.into_record());
+            self.records.push(line);
             return Ok(());
         };
-        line.join(&mut self.records[place])
+        join(&mut self.records[place], line)
     }
 }
 
-impl LogLine {
-    fn into_record(self) -> Record {
-        Record {
-            session: self.session,
-            via: self.via,
-            file: self.file,
-            clients: self.clients,
-            released_at: self.released_at,
-            sender: self.sender,
-            key: self.key,
-            auto: self.auto,
-            transfers: vec![self.transfer],
-        }
+/// Adds the transfer of `line` to its session's record. A client that left the muster is logged before
+/// the release is known, so the moment and the sender may be missing in one of two lines.
+fn join(record: &mut Record, line: Record) -> Result<(), DecodeError> {
+    let session = line.session;
+    let conflict = |name: &str| {
+        let earlier = format!("an earlier line of session {session} says");
+        Err(DecodeError(format!("column {name} is not what {earlier}")))
+    };
+    // A client that left before the way was chosen has the one that was offered first.
+    match (&record.auto, &line.auto) {
+        (None, Some(_)) if record.released_at.is_none() => record.via = line.via,
+        (Some(_), None) if line.released_at.is_none() => {}
+        _ if record.via != line.via => return conflict("via"),
+        _ => {}
     }
-
-    /// Adds the transfer to its session's record. A client that left the muster is logged before
-    /// the release is known, so the moment and the sender may be missing in one of two lines.
-    fn join(self, record: &mut Record) -> Result<(), LineError> {
-        let session = self.session;
-        let conflict = |name| Err(LineError::Conflict { session, name });
-        // A client that left before the way was chosen has the one that was offered first.
-        match (&record.auto, &self.auto) {
-            (None, Some(_)) if record.released_at.is_none() => record.via = self.via,
-            (Some(_), None) if self.released_at.is_none() => {}
-            _ if record.via != self.via => return conflict("via"),
-            _ => {}
-        }
-        if !merge(&mut record.auto, self.auto) {
-            return conflict("auto");
-        }
-        if record.file != self.file {
-            return conflict("file");
-        }
-        if record.clients != self.clients {
-            return conflict("clients");
-        }
-        if record.key != self.key {
-            return conflict("key");
-        }
-        if !merge(&mut record.released_at, self.released_at) {
-            return conflict("time");
-        }
-        if !merge(&mut record.sender, self.sender) {
-            return conflict("sender");
-        }
-        record.transfers.push(self.transfer);
-        Ok(())
+    let agreed = [
+        ("auto", merge(&mut record.auto, line.auto)),
+        ("file", record.file == line.file),
+        ("clients", record.clients == line.clients),
+        ("key", record.key == line.key),
+        ("time", merge(&mut record.released_at, line.released_at)),
+        ("sender", merge(&mut record.sender, line.sender)),
+    ];
+    if let Some((name, _)) = agreed.into_iter().find(|(_, is_agreed)| !is_agreed) {
+        return conflict(name);
     }
+    record.transfers.extend(line.transfers);
+    Ok(())
 }
 
 /// Fills `known` from `other`; false when both are there and differ.
@@ -167,16 +150,19 @@ fn merge<T: PartialEq>(known: &mut Option<T>, other: Option<T>) -> bool {
 }
 
 /// How many columns a header has: fewer in an earlier version's log, more in a later one's.
-fn check_header(line: &str) -> Result<usize, LineError> {
-    let line = line.strip_suffix('\n').ok_or(LineError::Cut)?;
+fn check_header(line: &str) -> Result<usize, DecodeError> {
+    let line = line.strip_suffix('\n').ok_or_else(cut)?;
     let mut found = line.split(SEPARATOR);
-    for (at, wanted) in COLUMNS.into_iter().enumerate() {
+    for (at, &wanted) in COLUMNS.iter().enumerate() {
         match found.next() {
             Some(found) if found == wanted => {}
             None if at >= COLUMNS_MIN => return Ok(at),
             found => {
-                let (place, found) = (at + 1, found.map(excerpt));
-                return Err(LineError::Header { place, found, wanted });
+                let found = found.map_or_else(
+                    || format!("missing: '{wanted}'"),
+                    |found| format!("'{}', not '{wanted}'", excerpt(found)),
+                );
+                return Err(DecodeError(format!("the header's column {} is {found}", at + 1)));
             }
         }
     }
@@ -185,14 +171,14 @@ fn check_header(line: &str) -> Result<usize, LineError> {
 
 /// A line of a log of `columns` columns with our own: what an earlier version did not write is
 /// missing, and what a later one writes besides is left out.
-fn in_our_columns(line: &str, columns: usize) -> Result<Cow<'_, str>, LineError> {
+fn in_our_columns(line: &str, columns: usize) -> Result<Cow<'_, str>, DecodeError> {
     if columns == COLUMNS.len() {
         return Ok(Cow::Borrowed(line));
     }
-    let text = line.strip_suffix('\n').ok_or(LineError::Cut)?;
+    let text = line.strip_suffix('\n').ok_or_else(cut)?;
     let mut cells: Vec<&str> = text.split(SEPARATOR).collect();
     if cells.len() != columns {
-        return Err(LineError::Columns { found: cells.len(), wanted: columns });
+        return Err(error::columns(cells.len(), columns));
     }
     cells.resize(COLUMNS.len(), MISSING);
     Ok(Cow::Owned(cells.join(SEPARATOR) + "\n"))
@@ -205,7 +191,7 @@ mod tests {
     use super::*;
     use crate::{
         digest::Digest,
-        proto::session_log::header,
+        proto::session_log::{encode, header},
         session::{FileInfo, SeatId, Via},
         text::FileName,
         transfer::Transfer,
@@ -233,7 +219,7 @@ mod tests {
     }
 
     fn lines(record: &Record) -> Vec<String> {
-        let line = |transfer| LogLine::of(record, transfer).encode();
+        let line = |transfer| encode(record, transfer);
         record.transfers.iter().map(line).collect()
     }
 
@@ -377,7 +363,7 @@ mod tests {
         assert_eq!(collect(log.as_bytes()).map(|r| r[0].transfers.len()), Ok(30_000));
         let log = [header().as_bytes(), b"\xff\n"].concat();
         let error = collect(&log).expect_err("not text");
-        assert_eq!((error.line, error.why), (2, LineError::NotText));
+        assert_eq!((error.line, error.why), (2, DecodeError("not UTF-8".to_owned())));
         let log = header() + &"x".repeat(LINE_MAX) + "\n";
         assert_eq!(self::error(&log), "line 2: longer than 10240 bytes");
     }

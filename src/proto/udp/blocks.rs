@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use crate::proto::bt::bitfield::Bitfield;
+
 /// Most blocks of a file: numbers that wrap compare within half of their range, and a larger map
 /// of them would cost a client 256 MiB before its first byte.
 pub const BLOCKS_MAX: u32 = (1 << 31) - 1;
@@ -32,9 +34,7 @@ impl BlockLayout {
 /// A set of the blocks `0..len`.
 #[derive(Clone, Debug)]
 pub struct Blocks {
-    words: Vec<u64>,
-    len: u32,
-    held: u32,
+    held: Bitfield,
     /// All blocks below are held.
     first_hole: u32,
 }
@@ -42,81 +42,56 @@ pub struct Blocks {
 impl Blocks {
     /// None of `len` blocks.
     pub fn new(len: u32) -> Self {
-        Self { words: vec![0; (len as usize).div_ceil(64)], len, held: 0, first_hole: 0 }
+        Self { held: Bitfield::new(len), first_hole: 0 }
     }
 
-    /// How many there are.
-    pub fn len(&self) -> u32 {
-        self.len
+    /// Those that are held.
+    pub fn held(&self) -> &Bitfield {
+        &self.held
     }
 
-    /// True when there are none at all.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// How many are held.
-    pub fn held(&self) -> u32 {
-        self.held
-    }
-
-    /// True when every block is held.
-    pub fn is_whole(&self) -> bool {
-        self.held == self.len
-    }
-
-    /// All blocks below this are held.
+    /// The first block that is not held; `len` when all are.
     pub fn first_hole(&self) -> u32 {
         self.first_hole
     }
 
-    /// True when `block` is held; blocks beyond the last never are.
-    pub fn contains(&self, block: u32) -> bool {
-        let word = self.words.get((block / 64) as usize);
-        word.is_some_and(|word| word >> (block % 64) & 1 == 1)
-    }
-
-    /// Holds `block`; false when it was held before or does not exist.
+    /// Adds a block; false when it is held already, or none of these.
     pub fn insert(&mut self, block: u32) -> bool {
-        if block >= self.len || self.contains(block) {
-            return false;
-        }
-        self.words[(block / 64) as usize] |= 1 << (block % 64);
-        self.held += 1;
-        if block == self.first_hole {
+        let is_new = self.held.set(block);
+        if is_new && block == self.first_hole {
             self.first_hole = self.next_hole(block + 1);
         }
-        true
+        is_new
     }
 
     fn next_hole(&self, from: u32) -> u32 {
         let mut block = from;
-        while block < self.len {
-            let word = self.words[(block / 64) as usize] >> (block % 64);
+        while block < self.held.len() {
+            let word = self.held.words()[(block / 64) as usize] >> (block % 64);
             let run = word.trailing_ones();
             block += run;
             if run < 64 - (block - run) % 64 {
                 break;
             }
         }
-        block.min(self.len)
+        block.min(self.held.len())
     }
 
     fn next_held(&self, from: u32) -> u32 {
         let mut block = from;
-        while block < self.len {
-            let word = self.words[(block / 64) as usize] >> (block % 64);
+        while block < self.held.len() {
+            let word = self.held.words()[(block / 64) as usize] >> (block % 64);
             if word != 0 {
-                return (block + word.trailing_zeros()).min(self.len);
+                return (block + word.trailing_zeros()).min(self.held.len());
             }
             block = (block | 63).saturating_add(1);
         }
-        self.len
+        self.held.len()
     }
 
     /// The missing ranges below `upto`, at most `max` of them.
     pub fn missing(&self, upto: u32, max: usize) -> Vec<Range<u32>> {
-        let upto = upto.min(self.len);
+        let upto = upto.min(self.held.len());
         let mut ranges = Vec::new();
         let mut at = self.first_hole;
         while ranges.len() < max {
@@ -170,8 +145,8 @@ mod tests {
                 let hole = plain.iter().position(|held| !held).unwrap_or(plain.len());
                 prop_assert_eq!(blocks.first_hole() as usize, hole);
             }
-            prop_assert_eq!(blocks.held() as usize, plain.iter().filter(|held| **held).count());
-            prop_assert_eq!(blocks.is_whole(), plain.iter().all(|held| *held));
+            prop_assert_eq!(blocks.held().count() as usize, plain.iter().filter(|held| **held).count());
+            prop_assert_eq!(blocks.held().is_full(), plain.iter().all(|held| *held));
             let missing: Vec<u32> = blocks.missing(upto, usize::MAX).into_iter().flatten().collect();
             let wanted: Vec<u32> = (0..upto.min(len)).filter(|&b| !plain[b as usize]).collect();
             prop_assert_eq!(missing, wanted);

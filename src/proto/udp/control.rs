@@ -86,13 +86,7 @@ impl Terms {
         if !(DATAGRAM_MIN..=DATAGRAM_MAX).contains(&datagram) {
             return Err(DecodeError(format!("datagrams of {datagram} bytes")));
         }
-        let group: Option<SocketAddr> =
-            fields.get("group").map(|_| fields.parsed("group", str::parse)).transpose()?;
-        if let Some(group) = group.filter(|group| !group.ip().is_multicast() || group.port() < 1024)
-        {
-            return Err(DecodeError(format!("{group} is no group to join")));
-        }
-        let from = fields.get("from").map(|_| fields.parsed("from", str::parse)).transpose()?;
+        let (group, from) = (fields.group()?, fields.optional("from", str::parse)?);
         Ok(Self { datagram, group, from, port: fields.optional_number("port")? })
     }
 }

@@ -37,7 +37,7 @@ pub struct GroupSender {
     blocks: u32,
     next_new: u32,
     /// The number of the next datagram.
-    pkt: u32,
+    pub pkt: u32,
     /// Datagrams that were sent, ENDs included.
     sent: u64,
     members: BTreeMap<u16, GroupMember>,
@@ -53,7 +53,7 @@ pub struct GroupSender {
     /// When something to send was asked for last.
     polled_at: Moment,
     /// When the last new block was sent.
-    passed_at: Option<Moment>,
+    pub passed_at: Option<Moment>,
 }
 
 /// A client that the group has left behind.
@@ -114,20 +114,10 @@ impl GroupSender {
         self.members.is_empty()
     }
 
-    /// Datagrams numbered so far, wrapping.
-    pub fn numbered(&self) -> u32 {
-        self.pkt
-    }
-
     /// A client that was set aside, now that the others are done: it has left the group and needs
     /// a sender of its own.
     pub fn poll_straggler(&mut self) -> Option<Straggler> {
         self.stragglers.pop()
-    }
-
-    /// When the last new block was sent.
-    pub fn passed_at(&self) -> Option<Moment> {
-        self.passed_at
     }
 
     /// For how long a datagram waited for room in the client's buffer.

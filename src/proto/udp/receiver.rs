@@ -133,7 +133,7 @@ impl BlockReceiver {
 
     /// True when every block is held.
     pub fn is_whole(&self) -> bool {
-        self.blocks.is_whole()
+        self.blocks.held().is_full()
     }
 
     /// True when an END has said that everything was sent.
@@ -214,7 +214,7 @@ impl BlockReceiver {
         if self.limit.is_some_and(|limit| pkt > limit) {
             return false;
         }
-        let (count, raw) = (self.blocks.len(), self.mode == RepairMode::Raw);
+        let (count, raw) = (self.blocks.held().len(), self.mode == RepairMode::Raw);
         match body {
             Body::Data { block, again, payload } => {
                 // A block that is sent for the first time comes under a number of its own; in raw
@@ -239,7 +239,7 @@ impl BlockReceiver {
     fn handle_end(&mut self, pkts: u32, upto: u32, round: u32, now: Moment) {
         self.counts.ends += 1;
         self.end = Some((pkts, upto));
-        self.total = (upto == self.blocks.len()).then_some(pkts);
+        self.total = (upto == self.blocks.held().len()).then_some(pkts);
         let at = match self.mode {
             RepairMode::Multicast(spread) => now.after(spread),
             RepairMode::Raw | RepairMode::Unicast => now,
@@ -248,7 +248,7 @@ impl BlockReceiver {
     }
 
     fn handle_xor<'a>(&mut self, mut blocks: Vec<u32>, payload: &'a [u8]) -> Delivery<'a> {
-        let mut lacking = (0..blocks.len()).filter(|&at| !self.blocks.contains(blocks[at]));
+        let mut lacking = (0..blocks.len()).filter(|&at| !self.blocks.held().has(blocks[at]));
         let (Some(at), None) = (lacking.next(), lacking.next()) else {
             return Delivery::Nothing;
         };

@@ -32,7 +32,7 @@ pub struct BlockSender {
     end: u32,
     next_new: u32,
     /// The number of the next datagram.
-    pkt: u32,
+    pub pkt: u32,
     /// Datagrams that were sent, ENDs included.
     sent: u64,
     /// The number after the highest that the client has seen.
@@ -96,11 +96,6 @@ impl BlockSender {
     /// A sender that repairs nothing.
     pub fn raw(blocks: Range<u32>, now: Moment) -> Self {
         Self { raw: true, window: u32::MAX, ..Self::reliable(blocks, 0, now) }
-    }
-
-    /// Datagrams numbered so far, wrapping.
-    pub fn numbered(&self) -> u32 {
-        self.pkt
     }
 
     /// Takes a report of the client.
@@ -328,7 +323,7 @@ mod tests {
             match sender.poll_transmit(NOW) {
                 Ok(Some(Transmit::Data { .. })) => sent += 1,
                 Ok(_) => {
-                    let everything = report(sender.numbered(), 0, vec![0..10]);
+                    let everything = report(sender.pkt, 0, vec![0..10]);
                     sender.handle_report(&everything, NOW).expect("possible");
                 }
                 Err(fault) => break fault,
@@ -342,7 +337,7 @@ mod tests {
     fn sender_reads_a_storm_of_lists_only_when_there_is_news() {
         let mut sender = BlockSender::reliable(0..40_000, 16_000, NOW);
         while data(&mut sender).is_some() {}
-        let everything = report(sender.numbered(), 0, vec![0..16_000]);
+        let everything = report(sender.pkt, 0, vec![0..16_000]);
         sender.handle_report(&everything, NOW).expect("possible");
         let left = sender.list.left;
         assert_eq!(left, 16_000, "as much again may be looked at");
@@ -373,7 +368,7 @@ mod tests {
         let mut sent = 0_u64;
         for n in 0..1_000_000_u32 {
             let now = NOW.after(Duration::from_micros(u64::from(n) * 5));
-            let everything = report(sender.numbered(), 0, vec![0..sender.next_new]);
+            let everything = report(sender.pkt, 0, vec![0..sender.next_new]);
             let mut everything = Report { round: n % 7, ..everything };
             if sender.next_new == 0 {
                 everything.missing.clear();

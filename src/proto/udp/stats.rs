@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Counts the datagrams of one stream.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct StreamStats {
     window: Vec<u64>,
     /// The lowest number that the window holds.
@@ -87,17 +87,8 @@ pub const LEAP: u64 = crate::proto::udp::control::WINDOW_MAX as u64;
 impl StreamStats {
     /// A stream whose first datagram has the number `first`.
     pub fn starting_at(first: u32) -> Self {
-        Self {
-            window: vec![0; WORDS],
-            base: u64::from(first),
-            next: u64::from(first),
-            figures: StreamFigures::default(),
-            burst: 0,
-            leap: None,
-            confirmed: 0,
-            trusted: false,
-            transit: TransitTimes::default(),
-        }
+        let first = u64::from(first);
+        Self { window: vec![0; WORDS], base: first, next: first, ..Self::default() }
     }
 
     /// Counts the datagram `pkt`, sent at `sent_us` by its sender's clock and received now. False

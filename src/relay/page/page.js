@@ -105,7 +105,7 @@ function viewer(v, seconds) {
   row.paused = now.paused;
   set(row.name, v.viewer + (v.name ? ' ' + safe(v.name) : ''));
   set(row.to, safe(v.to) + (v.native ? '' : ', does not tell'));
-  set(cells.state, v.standing === 'out' ? 'leaving' : now.paused ? 'paused' : losing ? 'LOSING' : 'playing');
+  set(cells.state, v.standing === 'out' ? 'leaving' : now.paused ? 'paused' : losing ? 'LOSING' : v.standing === 'group' ? 'by the group' : 'playing');
   cells.state.className = losing && !now.paused ? 'bad' : now.paused ? '' : 'good';
   set(cells['Mbit/s'], now.mbit === null ? '-' : now.mbit.toFixed(2));
   set(cells.sent, v.sent.datagrams.toLocaleString('en-US'));
@@ -117,6 +117,8 @@ function viewer(v, seconds) {
   cells.lost.className = now.lost ? 'bad' : '';
   set(cells['delay p50, p99'], given(v.sent.delay_p50_us) ? [v.sent.delay_p50_us, v.sent.delay_p99_us].map(us => (us / 1e3).toFixed(2)).join(', ') + ' ms' : '-');
   set(row.toggle, now.paused ? 'Resume' : 'Pause');
+  // What the group gets comes to all of its viewers.
+  row.toggle.disabled = v.standing === 'group';
   row.toggle.setAttribute('aria-label', `${row.toggle.textContent} viewer ${v.viewer}`);
 }
 

@@ -6,7 +6,7 @@
 use std::{
     net::{SocketAddr, TcpStream},
     sync::{
-        Condvar, Mutex, PoisonError,
+        Condvar, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
@@ -24,6 +24,7 @@ use crate::{
         },
         stream::StreamCounts,
     },
+    relay::watch::group::GroupListener,
     text::escape,
     units::Moment,
 };
@@ -32,6 +33,7 @@ use crate::{
 pub(super) struct WatchState {
     pub(super) relay: SocketAddr,
     pub(super) inbox: BatchSocket,
+    pub(super) group: OnceLock<GroupListener>,
     pub(super) control: Mutex<ControlState>,
     began: Moment,
     pub(super) stopping: AtomicBool,
@@ -80,6 +82,7 @@ impl WatchState {
         Self {
             relay,
             inbox,
+            group: OnceLock::new(),
             control: Mutex::new(ControlState {
                 stream,
                 viewer: ViewerState::Unconnected,
@@ -100,8 +103,8 @@ impl WatchState {
         }
     }
 
-    /// Sends `command` and reads the answer.
-    pub(super) fn request(&self, command: &ControlCommand) -> Result<Option<SenderReport>> {
+    /// Sends `command` and reads the answer, which is no refusal.
+    pub(super) fn request(&self, command: &ControlCommand) -> Result<ControlReply> {
         let mut control = lock(&self.control);
         if let Some(why) = &control.end_reason {
             return Err(Error::refused(self.relay, why.clone()));
@@ -120,19 +123,18 @@ impl WatchState {
         if answer.is_empty() {
             answer = lines.take_buffered(ANSWER_MAX);
         }
-        let report = match reply {
+        let reply = match reply {
             // It may be shown on a terminal.
             Ok(ControlReply::Error(reason)) => {
                 return Err(Error::refused(self.relay, escape(&reason)));
             }
-            Ok(ControlReply::Report(report)) => Some(report),
-            Ok(ControlReply::Ok) => None,
+            Ok(reply) => reply,
             Err(error) => {
-                let error = match (command, error) {
-                    (ControlCommand::Connect(_), Error::Protocol { .. }) => {
+                let error = match (control.viewer, error) {
+                    (ViewerState::Unconnected, Error::Protocol { .. }) => {
                         Error::wrong_server("find a gatecast relay", self.relay, &answer)
                     }
-                    (ControlCommand::Connect(_), error) => {
+                    (ViewerState::Unconnected, error) => {
                         error.advise("is that the port of gatecast relay?")
                     }
                     (_, error) => error,
@@ -141,10 +143,40 @@ impl WatchState {
                 return Err(error);
             }
         };
-        if let Ok(state) = control.viewer.after(command) {
+        let known = match (control.viewer, command) {
+            // The relay's page has resumed it.
+            (ViewerState::Paused, ControlCommand::Group) => ViewerState::Running,
+            (known, _) => known,
+        };
+        if let Ok(state) = known.after(command) {
             control.viewer = state;
         }
-        Ok(report)
+        Ok(reply)
+    }
+
+    /// Asks for `command`, which may change the way by which the stream comes.
+    pub(super) fn ask(&self, command: &ControlCommand) -> Result<()> {
+        let mut hearing = self.group.get().map(|group| lock(&group.hearing));
+        if let (ControlReply::Group(told), Some(hearing)) = (self.request(command)?, &mut hearing) {
+            hearing.switch(*command == ControlCommand::Group, told.next);
+        }
+        Ok(())
+    }
+
+    /// Leaves the group where it no longer reaches this host, or takes it where it does.
+    pub(super) fn check_group(&self) {
+        let (sent, now) = (lock(&self.sent).map_or(0, |sent| sent.sent), clock::now());
+        let asks = self.group.get().and_then(|group| lock(&group.hearing).check(sent, now));
+        if let Some(command) = asks {
+            let done = self.ask(&command);
+            log::info!("{command:?} for what is heard of the group: {done:?}");
+        }
+    }
+
+    /// How many datagrams this host dropped before they were read.
+    pub(super) fn host_drop(&self) -> Option<u64> {
+        let group = self.group.get().map(|group| &group.inbox);
+        [&self.inbox].into_iter().chain(group).map(|inbox| datagrams::drops(inbox.socket())).sum()
     }
 
     /// Notes why the relay has let us go.
@@ -166,6 +198,7 @@ impl WatchState {
             }
             drop(control);
             self.send_alive();
+            self.check_group();
         }
     }
 
@@ -176,9 +209,10 @@ impl WatchState {
             return self.check_connection();
         }
         let counts = *lock(&self.counts);
-        let report = ReceiverReport::of(&counts, datagrams::drops(self.inbox.socket()));
+        let report = ReceiverReport::of(&counts, self.host_drop());
         match self.request(&ControlCommand::Alive(report)) {
-            Ok(sent) => *lock(&self.sent) = sent,
+            Ok(ControlReply::Report(sent)) => *lock(&self.sent) = Some(sent),
+            Ok(_) => {}
             Err(Error::Refused { reason, .. }) => {
                 log::debug!("the relay does not report: {reason}");
                 let mut control = lock(&self.control);
@@ -230,7 +264,7 @@ impl WatchState {
             state,
             watched: clock::now().since(self.began),
             received,
-            host_drop: datagrams::drops(self.inbox.socket()),
+            host_drop: self.host_drop(),
             sent,
             foreign: read(&self.foreign),
             unplayed: read(&self.unplayed),

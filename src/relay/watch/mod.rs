@@ -19,10 +19,11 @@ use crate::{
     error::{Error, Result},
     net::{self, clock, datagrams::BatchSocket, files, lock, socket},
     proto::relay::{ControlCommand, ViewerState, status::WatchSnapshot},
-    relay::watch::{control::WatchState, receive::StreamReceiver},
+    relay::watch::{control::WatchState, group::GroupListener, receive::StreamReceiver},
 };
 
 mod control;
+mod group;
 mod receive;
 mod recorder;
 
@@ -37,6 +38,8 @@ pub struct WatchConfig {
     pub record: Option<PathBuf>,
     /// The port to receive at; 0 leaves it to the system.
     pub port: u16,
+    /// Take the stream by the relay's group only, or never; `None` where it is heard.
+    pub by_group: Option<bool>,
 }
 
 /// A stream being watched.
@@ -54,7 +57,7 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 impl WatchConfig {
     /// To watch the stream of a relay at `relay`, without player or recording.
     pub fn new(relay: Vec<SocketAddr>) -> Self {
-        Self { relay, player: None, record: None, port: 0 }
+        Self { relay, player: None, record: None, port: 0, by_group: None }
     }
 }
 
@@ -81,10 +84,27 @@ impl Watch {
         let player = config.player.map(receive::player_socket).transpose()?;
         let (recorder, writer) = config.record.as_ref().map(|_| recorder::channel()).unzip();
         let state = Arc::new(WatchState::new(relay, inbox, stream));
+        if config.by_group != Some(false) {
+            let only = config.by_group == Some(true);
+            let told = state.request(&ControlCommand::Group);
+            match told.and_then(|told| GroupListener::join(&told, at.ip(), only)) {
+                Ok(group) => state.group.set(group).expect("it is joined once"),
+                Err(error) if only || lock(&state.control).end_reason.is_some() => {
+                    return Err(error);
+                }
+                Err(error) => log::debug!("no group: {error}"),
+            }
+        }
         let mut watch = Self { state: Arc::clone(&state), data: None, alive: None, disk: None };
         let data = StreamReceiver { state: Arc::clone(&state), player, recorder };
         watch.data = Some(spawn("watch-data", move || data.run())?);
+        let heard = state.group.get().is_some_and(GroupListener::is_heard);
         state.request(&ControlCommand::Connect(state.inbox.local_addr().port()))?;
+        if heard {
+            state.ask(&ControlCommand::Group)?;
+        } else if let Some(group) = state.group.get() {
+            lock(&group.hearing).switch(false, 0);
+        }
         // Only now: a relay that refuses leaves an old recording as it was.
         if let (Some(path), Some(writer)) = (&config.record, writer) {
             let file = recorder::create(path)?;
@@ -101,7 +121,7 @@ impl Watch {
     /// # Errors
     /// The relay refuses (it is paused already) or is gone.
     pub fn pause(&self) -> Result<()> {
-        self.state.request(&ControlCommand::Interrupt).map(drop)
+        self.state.ask(&ControlCommand::Interrupt)
     }
 
     /// Asks for the stream again.
@@ -117,7 +137,7 @@ impl Watch {
         if paused {
             self.state.rejoin.store(now, Ordering::SeqCst);
         }
-        let asked = self.state.request(&ControlCommand::Continue).map(drop);
+        let asked = self.state.ask(&ControlCommand::Continue);
         if paused && asked.is_err() {
             self.state.clear_rejoin(now);
         }
@@ -140,8 +160,8 @@ impl Watch {
     /// # Errors
     /// The recording is not whole. A relay that is gone is no error: the snapshot has what is known.
     pub fn quit(mut self) -> Result<WatchSnapshot> {
-        let running = lock(&self.state.control).viewer == ViewerState::Running;
-        if running && let Err(error) = self.pause() {
+        let paused = lock(&self.state.control).viewer == ViewerState::Paused;
+        if !paused && let Err(error) = self.pause() {
             log::debug!("{error}");
         }
         self.state.wait_until_quiet();

@@ -16,11 +16,12 @@ use crate::{
         },
         lock,
     },
-    proto::stream::StreamMonitor,
+    proto::{relay::hearing::GroupHearing, stream::StreamMonitor},
     relay::{
         atomic_histogram::bump,
         watch::{
             control::{QUIET, WatchState},
+            group::GroupListener,
             recorder::Recorder,
         },
     },
@@ -37,18 +38,21 @@ pub(super) struct StreamReceiver {
 /// Datagrams received together.
 const BATCH: usize = 64;
 
+/// Batches that are taken together of what is not waited for.
+const LEFTOVERS_MAX: usize = 64;
+
 impl StreamReceiver {
     pub(super) fn run(self) {
         let state = &self.state;
         let (mut monitor, mut batch) = (StreamMonitor::default(), DatagramBatch::new(BATCH));
-        let relay = state.relay.ip();
+        let mut rest = DatagramBatch::new(BATCH);
         while !state.stopping.load(Ordering::SeqCst) {
             batch.clear();
-            match state.inbox.receive(&mut batch, QUIET) {
-                Ok(0) => {
-                    state.quiet.fetch_add(1, Ordering::SeqCst);
-                    continue;
-                }
+            let group = state.group.get();
+            let by_group = group.filter(|group| lock(&group.hearing).is_taken());
+            let inbox = by_group.map_or(&state.inbox, |group| &group.inbox);
+            match inbox.receive(&mut batch, QUIET) {
+                Ok(0) => drop(state.quiet.fetch_add(1, Ordering::SeqCst)),
                 Ok(_) => {}
                 Err(error) => {
                     log::warn!("cannot receive: {error}");
@@ -56,13 +60,53 @@ impl StreamReceiver {
                     continue;
                 }
             }
-            let all = batch.len();
-            batch.retain(|from, _| from.ip() == relay);
-            bump(&state.foreign, (all - batch.len()) as u64);
-            self.count_and_record(&mut monitor, &batch);
-            if let Some(player) = &self.player {
-                self.play(player, &batch);
+            let mut hearing = group.map(|group| lock(&group.hearing));
+            let is_taken = hearing.as_ref().is_some_and(|hearing| hearing.is_taken());
+            // What came the other way is older than what comes by the present one.
+            let is_younger = by_group.is_some() == is_taken;
+            if !is_younger {
+                let heard = by_group.zip(hearing.as_deref_mut());
+                self.handle(&mut monitor, &mut batch, heard);
             }
+            let other = group.filter(|_| !is_taken);
+            for _ in 0..LEFTOVERS_MAX {
+                rest.clear();
+                let inbox = other.map_or(&state.inbox, |group| &group.inbox);
+                if group.is_none() || !matches!(inbox.collect(&mut rest), Ok(1..)) {
+                    break;
+                }
+                self.handle(&mut monitor, &mut rest, other.zip(hearing.as_deref_mut()));
+            }
+            if is_younger {
+                let heard = by_group.zip(hearing.as_deref_mut());
+                self.handle(&mut monitor, &mut batch, heard);
+            }
+        }
+    }
+
+    /// Handles what came to the viewer's own port, or was heard in the group.
+    fn handle(
+        &self,
+        monitor: &mut StreamMonitor,
+        batch: &mut DatagramBatch,
+        heard: Option<(&GroupListener, &mut GroupHearing)>,
+    ) {
+        let (state, all) = (&self.state, batch.len());
+        let relay = state.relay.ip();
+        let foreign = match heard {
+            Some((group, hearing)) => group.take(hearing, batch),
+            None => {
+                batch.retain(|from, _| from.ip() == relay);
+                (all - batch.len()) as u64
+            }
+        };
+        bump(&state.foreign, foreign);
+        if batch.is_empty() {
+            return;
+        }
+        self.count_and_record(monitor, batch);
+        if let Some(player) = &self.player {
+            self.play(player, batch);
         }
     }
 

@@ -15,12 +15,12 @@ use crate::{
             log,
             log::ViewerRecord,
             reports::{ReceiverReport, SenderReport, whole_us},
-            status::{RelaySnapshot, WatchSnapshot},
+            status::{RecordSnapshot, RelaySnapshot, ViewerSnapshot, WatchSnapshot},
         },
         stream::StreamCounts,
     },
     report::table::{Align, ColumnOf, Table, wrapped},
-    text::escape,
+    text::{escape, escape_path},
     units::{mbit_per_second, total},
 };
 
@@ -122,6 +122,17 @@ fn sums(records: &[ViewerRecord]) -> String {
     text
 }
 
+/// What became of a recording, as one line.
+pub fn recording(recording: &RecordSnapshot) -> String {
+    let RecordSnapshot { segments, bytes, lost, .. } = recording;
+    let failed = recording.failed.as_ref().map(|why| format!("; it ended early: {}", escape(why)));
+    format!(
+        "recording: {segments} segments and {bytes} bytes in {}, {lost} datagrams not recorded{}",
+        escape_path(&recording.list),
+        failed.unwrap_or_default()
+    )
+}
+
 /// Viewers as comma-separated values; the log's own columns, a missing value empty.
 pub fn viewer_csv(records: &[ViewerRecord]) -> String {
     let line = |line: &str| {
@@ -191,9 +202,16 @@ pub fn input(snapshot: &RelaySnapshot) -> String {
     let StreamCounts { datagrams, bytes, ts, rtp, jitter_us, .. } = snapshot.input;
     let (dropped, stale, errors) = (or_missing(snapshot.dropped), snapshot.stale, ts.errors);
     let (lost, jitter) = (or_missing(rtp.map(|rtp| rtp.lost)), jitter_us.map(whole_us));
+    let group = snapshot.group.iter().map(|ViewerSnapshot { to, sent, .. }| {
+        let (datagrams, dropped) = (sent.sent, sent.dropped);
+        format!(
+            "group {to}: {datagrams} datagrams sent once for all, {dropped} dropped by the relay\n"
+        )
+    });
+    let group = group.collect::<String>();
     format!(
         "source: {datagrams} datagrams and {bytes} bytes read, {dropped} dropped unread, {stale} \
-         thrown away while nobody watched; CC errors {errors}, RTP lost {lost}, jitter {} ms\n",
+         thrown away while nobody watched; CC errors {errors}, RTP lost {lost}, jitter {} ms\n{group}",
         milliseconds(jitter)
     )
 }

@@ -38,11 +38,6 @@ impl Deref for Seat {
 }
 
 impl Seat {
-    /// Takes the lowest free seat of `gate`; gives the client back when there is none any more.
-    pub fn take(gate: &Arc<Gate>, client: PendingClient) -> Result<Self, PendingClient> {
-        Self::take_until(gate, client, Moment(0))
-    }
-
     /// The same, but waits until then for one that a silent client loses.
     pub fn take_until(
         gate: &Arc<Gate>,

@@ -13,12 +13,13 @@ use crate::{
     server::{
         catalog,
         catalog::Catalog,
-        session_log::{SessionHeader, SessionLogger},
+        session_log::SessionLogger,
         transport::{SendJob, SendResult},
     },
     session::{SessionId, Via},
     text::FileName,
     transfer::{Outcome, Record},
+    units::Moment,
 };
 
 #[derive(Debug)]
@@ -68,8 +69,7 @@ impl Watched {
         };
         let logger = SessionLogger::start(None).expect("a thread");
         let file = session.source.info.clone();
-        let head = SessionHeader { via: session.via, file, clients, key: false };
-        logger.log_handle().open(session.id, head);
+        logger.log_handle().open(Record::new(session.id, session.via, file, clients));
         let (log, admission) = (logger.log_handle(), Admission::of_server());
         let gate = Gate::new(session, (Box::new(Nothing), None), muster, log, admission);
         let running = Arc::clone(&gate);
@@ -112,7 +112,7 @@ fn wait_at(
     name: &str,
 ) -> (TcpStream, thread::JoinHandle<std::result::Result<Duration, MusterEnd>>) {
     let (far, client) = client(&listener(), name);
-    let mut seat = Seat::take(gate, client).expect("a free seat");
+    let mut seat = Seat::take_until(gate, client, Moment(0)).expect("a free seat");
     let waiting = thread::spawn(move || {
         let woke = seat.wait()?;
         let transfer = seat.transfer();
@@ -165,7 +165,7 @@ fn view_says_how_a_transfer_ended_and_what_was_kept() {
     let watched = Watched::new(2, |_| {});
     let fails = |name, fails: bool| {
         let (far, client) = client(&listener(), name);
-        let mut seat = Seat::take(&watched.gate, client).expect("a free seat");
+        let mut seat = Seat::take_until(&watched.gate, client, Moment(0)).expect("a free seat");
         let thread = thread::spawn(move || {
             seat.resume(u64::from(fails));
             seat.wait().expect("released");
@@ -231,7 +231,7 @@ fn the_quorum_is_released_at_the_deadline_and_less_is_not() {
         let waiting = ["a", "b"].map(|name| wait_at(&watched.gate, name));
         // A third has a seat and never becomes ready.
         let (_far, late) = client(&listener(), "late");
-        let seat = Seat::take(&watched.gate, late).expect("a free seat");
+        let seat = Seat::take_until(&watched.gate, late, Moment(0)).expect("a free seat");
         for (_far, thread) in waiting {
             let ended = thread.join().expect("no panic");
             assert_eq!(ended.is_ok(), opens, "{quorum}: {ended:?}");
@@ -285,7 +285,7 @@ fn a_stopped_muster_lets_everybody_go() {
     let watched = Watched::new(3, |_| {});
     let (_far, waiting) = wait_at(&watched.gate, "a");
     let (_other, client) = client(&listener(), "b");
-    let seat = Seat::take(&watched.gate, client).expect("a free seat");
+    let seat = Seat::take_until(&watched.gate, client, Moment(0)).expect("a free seat");
     until("one ready", || ready(&watched.gate) == 1);
     watched.gate.stop();
     assert_eq!(waiting.join().expect("no panic"), Err(MusterEnd::Stopped));
@@ -310,7 +310,7 @@ fn clients_vanishing_at_random_never_open_or_hold_the_gate() {
                     let listener = listener();
                     while gate.view().left.is_some() {
                         let (far, client) = client(&listener, &number.to_string());
-                        let Ok(mut seat) = Seat::take(gate, client) else {
+                        let Ok(mut seat) = Seat::take_until(gate, client, Moment(0)) else {
                             thread::sleep(Duration::from_millis(next(&mut state) % 5));
                             continue;
                         };
@@ -377,7 +377,7 @@ fn a_gate_of_ghosts_ends_by_its_deadline() {
                     let listener = listener();
                     while gate.view().left.is_some() {
                         let (far, client) = client(&listener, "ghost");
-                        let Ok(mut seat) = Seat::take(gate, client) else {
+                        let Ok(mut seat) = Seat::take_until(gate, client, Moment(0)) else {
                             thread::sleep(Duration::from_millis(1));
                             continue;
                         };

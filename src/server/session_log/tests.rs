@@ -1,25 +1,23 @@
 use std::{fs, fs::OpenOptions, path::Path, thread, time::Duration};
 
 use super::*;
-use crate::{digest::Digest, session::SeatId, text::FileName, transfer::Outcome};
+use crate::{
+    digest::Digest,
+    session::{FileInfo, SeatId},
+    text::FileName,
+    transfer::Outcome,
+};
 
-fn head(clients: u16) -> SessionHeader {
-    SessionHeader {
-        via: Via::Tcp,
-        file: FileInfo {
-            name: FileName::new("f").expect("plain"),
-            bytes: 3,
-            sha1: Digest::of(b"abc"),
-        },
-        clients,
-        key: false,
-    }
+fn record(session: SessionId, clients: u16) -> Record {
+    let name = FileName::new("f").expect("plain");
+    let file = FileInfo { name, bytes: 3, sha1: Digest::of(b"abc") };
+    Record::new(session, Via::Tcp, file, clients)
 }
 
 /// One whole session of `seats` rows, each said by a thread of its own.
 fn write_session(logger: &SessionLogger, session: SessionId, seats: u16) {
     let log = logger.log_handle();
-    log.open(session, head(seats));
+    log.open(record(session, seats));
     thread::scope(|scope| {
         for seat in 1..=seats {
             let log = log.clone();
@@ -109,20 +107,10 @@ fn a_full_disk_is_an_error_and_not_a_panic() {
     let session = SessionId(1);
     let (log, entries) = crossbeam_channel::unbounded();
     let log = LogHandle { entries: log, history: Arc::default() };
-    log.open(session, head(2));
-    let Ok(LogEvent::Opened(_, head, _)) = entries.recv() else { panic!("not opened") };
-    let record = Record {
-        session,
-        via: head.via,
-        file: head.file,
-        clients: head.clients,
-        released_at: None,
-        sender: None,
-        key: false,
-        auto: None,
-        transfers: Vec::new(),
-    };
-    let page = OpenLog { record, log: LogFile::of(full), unlogged: None };
+    log.open(record(session, 2));
+    let Ok(LogEvent::Opened(opened, _)) = entries.recv() else { panic!("not opened") };
+    logger.history.open(*opened);
+    let page = OpenLog { log: LogFile::of(full), unlogged: None };
     logger.pages.insert(session, page);
     for seat in [1, 2] {
         log.finish(session, Transfer::new(SeatId(seat), "c", Outcome::Cut));
@@ -140,7 +128,7 @@ fn records_that_nobody_takes_are_bounded_in_sessions_and_rows() {
     let (history, records) = (Arc::clone(logger.log_handle().history()), logger.records());
     let write = |number: u64, rows: u16| {
         let log = logger.log_handle();
-        log.open(SessionId(number), head(1));
+        log.open(record(SessionId(number), 1));
         for _ in 0..rows {
             log.finish(SessionId(number), Transfer::new(SeatId(1), "c", Outcome::Cut));
         }
@@ -176,13 +164,13 @@ fn clients_that_left_have_so_many_rows_and_then_one_for_all() {
         }
     };
     // One muster, and after it sessions of their own.
-    log.open(SessionId(1), head(1));
+    log.open(record(SessionId(1), 1));
     left(SessionId(1), 20_000);
     log.finish(SessionId(1), Transfer::new(SeatId(1), "honest", Outcome::Complete));
     log.close(SessionId(1));
     let record = records.recv_timeout(Duration::from_secs(60)).expect("the first to end");
     for number in 2..500 {
-        log.open(SessionId(number), head(1));
+        log.open(self::record(SessionId(number), 1));
         left(SessionId(number), 1);
         log.close(SessionId(number));
     }

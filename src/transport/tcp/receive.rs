@@ -57,8 +57,7 @@ impl ReceiveSession for TcpReceiver {
         if left == 0 {
             return Ok(Received::nothing(clock::now()));
         }
-        let method =
-            incoming.config.copy.resolved().map_err(|why| Error::refused("gatecast", why))?;
+        let method = incoming.config.copy.resolved()?;
         // The first block mostly comes with GO, in one read.
         let mut block = lines.take_buffered(left);
         let mut first = lines.last_read_at();
@@ -69,13 +68,9 @@ impl ReceiveSession for TcpReceiver {
         thread::sleep(HOLD * u32::from(incoming.offer.clients));
         lines.write_line(&FromClient::Held.encode())?;
         let copying = Copying {
-            method,
-            buffer: copy::COPY_BUF,
-            stall: incoming.config.stall,
             slowest: copy::slowest_of(incoming.offer.clients),
-            pacer: None,
-            moved: incoming.moved,
             stopped: Some(incoming.stopped),
+            ..Copying::new(method, incoming.config.stall, incoming.moved)
         };
         let range = incoming.range.clone();
         let times = copy::receive(incoming.stream, incoming.file, range, &block, copying)

@@ -75,7 +75,7 @@ impl TcpTransport {
     /// # Errors
     /// This system has no such copy or congestion control, or does not allow it.
     pub fn new(via: Via, settings: &ServerConfig) -> Result<Self> {
-        let method = settings.copy.resolved().map_err(|why| Error::refused("gatecast", why))?;
+        let method = settings.copy.resolved()?;
         if let Some(name) = &settings.congestion {
             // Asked of a connection to nowhere, so that a wrong word is an error at the start and
             // not one for each client.
@@ -149,13 +149,10 @@ impl SendSession for TcpSession {
                 drop(duty);
             }
             let copying = Copying {
-                method: self.transport.method,
                 buffer: self.buffer,
-                stall: seat.session().stall,
-                slowest: copy::SLOWEST,
                 pacer: self.pacer.as_ref(),
-                moved: seat.moved(),
                 stopped: Some(seat.stopping()),
+                ..Copying::new(self.transport.method, seat.session().stall, seat.moved())
             };
             let seen = copy::send(&source.file, range.start + len..range.end, stream, copying)?;
             seat.note(Evidence {

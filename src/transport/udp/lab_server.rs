@@ -23,11 +23,11 @@ use crate::{
     server::{
         catalog::{self, Source},
         lobby::Lobby,
-        session_log::{LogHandle, SessionHeader},
+        session_log::LogHandle,
     },
     session::{SeatId, SessionId, Via},
     text::{FileName, excerpt},
-    transfer::{Counts, Outcome, Transfer},
+    transfer::{Counts, Outcome, Record, Transfer},
     transport::{
         read_all,
         udp::socket::{self, SendSocket},
@@ -246,8 +246,7 @@ impl LabServerLoop {
         let test = current.unwrap_or_else(|| {
             let session = SessionId(clock::random());
             let (file, clients) = (source.info.clone(), config.clients);
-            let header = SessionHeader { via: Via::Raw, file, clients, key: false };
-            self.log.open(session, header);
+            self.log.open(Record::new(session, Via::Raw, file, clients));
             let sender = "the lab's UDP".to_owned();
             self.log.release(session, clock::wall(), sender);
             config.begun = 0;
@@ -315,7 +314,7 @@ impl LabTransfer {
         transfer.server = self.from;
         transfer.counts = Counts {
             offered: Some(0),
-            local_drop: socket.reports_refusals().then_some(0),
+            local_drop: socket.reports_refusals.then_some(0),
             ..Counts::default()
         };
         let mut at = 0;

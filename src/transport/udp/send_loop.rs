@@ -235,10 +235,10 @@ impl SendLoop {
                     if let Err(fault) = sender.handle_report(&report, now) {
                         return self.remove_faulty(seat, fault);
                     }
-                    sender.numbered()
+                    sender.pkt
                 } else if let Some(group) = &mut self.group {
                     group.handle_report(seat.0, &report, now);
-                    group.numbered()
+                    group.pkt
                 } else {
                     return;
                 };
@@ -256,7 +256,7 @@ impl SendLoop {
     fn join(&mut self, destination: Destination, now: Moment) {
         self.arrived += 1;
         self.admitted = destination.admitted;
-        if !self.spec.sockets.iter().all(SendSocket::reports_refusals) {
+        if !self.spec.sockets.iter().all(|socket| socket.reports_refusals) {
             let counters = &destination.counters;
             counters.refusals_unknown.store(true, Ordering::Relaxed);
         }
@@ -279,7 +279,7 @@ impl SendLoop {
         if let Some(destination) = self.seats.remove(&seat) {
             let group = self.group.as_deref();
             let full = alone.or_else(|| group?.full(seat.0));
-            let passed = group.and_then(GroupSender::passed_at);
+            let passed = group.and_then(|group| group.passed_at);
             let cuts = self.rate_controller.as_ref().filter(|_| group.is_some());
             // What was said first stands.
             let _ = destination.counters.evidence.set(Evidence {
@@ -327,9 +327,9 @@ impl SendLoop {
         let Some(rate_controller) = &mut self.rate_controller else {
             return;
         };
-        let group = self.group.as_ref().map(|group| group.numbered());
+        let group = self.group.as_ref().map(|group| group.pkt);
         let senders = &self.senders;
-        let numbered = |seat| senders.get(&seat).map(BlockSender::numbered).or(group);
+        let numbered = |seat| senders.get(&seat).map(|sender| sender.pkt).or(group);
         if !rate_controller.update(group.is_some(), clock::now(), numbered) {
             return;
         }

@@ -31,7 +31,9 @@ pub struct SendSocket {
     socket: UdpSocket,
     /// The kernel cuts large sends into datagrams, as far as is known.
     segmented: AtomicBool,
-    reports_refusals: bool,
+    /// True where [`SendSocket::send`] knows of every datagram that this host refuses; elsewhere
+    /// some of them pass for sent.
+    pub reports_refusals: bool,
 }
 
 /// Datagrams of one sender: their length, which only the last may be shorter than, their bytes, and
@@ -109,12 +111,6 @@ impl SendSocket {
     /// The system's.
     pub fn port(&self) -> Result<u16> {
         port(&self.socket)
-    }
-
-    /// True where [`SendSocket::send`] knows of every datagram that this host refuses; elsewhere
-    /// some of them pass for sent.
-    pub fn reports_refusals(&self) -> bool {
-        self.reports_refusals
     }
 
     /// True while the kernel cuts large sends.
@@ -484,7 +480,7 @@ mod tests {
                 continue;
             };
             let tells = cfg!(all(target_os = "linux", feature = "sockopt"));
-            assert_eq!(outlet.reports_refusals(), tells);
+            assert_eq!(outlet.reports_refusals, tells);
             #[cfg(all(target_os = "linux", feature = "sockopt"))]
             if ip.is_ipv6() {
                 let option = nix::sys::socket::sockopt::Ipv6RecvErr;

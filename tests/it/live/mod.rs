@@ -2,7 +2,9 @@
 //! client in Python.
 
 mod faults;
+mod file;
 mod http;
+mod launch;
 mod terminal;
 #[cfg(feature = "sockopt")] // Keep-alive in seconds is not in std.
 mod vanished;

@@ -1,8 +1,10 @@
 //! The relay over real sockets: what every viewer gets, also beside hostile ones.
 
+mod group;
 mod hostile;
 mod http;
 mod page;
+mod record;
 mod source;
 
 use std::{

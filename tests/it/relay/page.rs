@@ -34,7 +34,7 @@ use crate::{
     },
 };
 
-const TOKEN: &str = "0123456789abcdef";
+pub(super) const TOKEN: &str = "0123456789abcdef";
 
 /// A program's name that a page must not take for its own words.
 const HOSTILE: &str = "<svg/onload=pwned=1>\"\\\u{202e}";
@@ -56,7 +56,7 @@ fn post_to(addr: SocketAddr, path: &str, fields: &str) -> (u16, String) {
     (status, String::from_utf8(body).expect("text"))
 }
 
-fn post(relay: &Relay, path: &str) -> (u16, String) {
+pub(super) fn post(relay: &Relay, path: &str) -> (u16, String) {
     post_to(here(relay), path, &format!("Gatecast-Token: {TOKEN}\n"))
 }
 

@@ -199,7 +199,7 @@ proptest! {
                 },
                 Step::Join(..) | Step::Leave(_) => {}
             }
-            prop_assert_eq!(sender.numbered(), wire.numbered);
+            prop_assert_eq!(sender.pkt, wire.numbered);
         }
         // From here on it is honest and everything arrives: it gets the whole file.
         let mut lacked: BTreeSet<u32> = (0..blocks).collect();
@@ -285,7 +285,7 @@ proptest! {
                 prop_assert!(aside.missing.iter().all(|range| range.end <= blocks));
             }
             prop_assert_eq!(cast.is_over(), members.is_empty());
-            prop_assert_eq!(cast.numbered(), wire.numbered);
+            prop_assert_eq!(cast.pkt, wire.numbered);
         }
     }
 }

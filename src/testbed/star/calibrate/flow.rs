@@ -15,6 +15,7 @@ use std::{
 use crate::{
     error::{Error, Result},
     net::{clock, datagrams},
+    proto::bt::bitfield::Bitfield,
     testbed::star::{check_stop, host::Host},
     units::{Moment, mbit_per_second, micros},
 };
@@ -215,7 +216,7 @@ fn send(socket: &UdpSocket, window: Window, most: u64, stop: &AtomicBool) -> u64
 /// Counts different datagrams until none has come for a while after the last was sent.
 fn receive(socket: &UdpSocket, window: Window, ended: &AtomicBool) -> (u64, f64) {
     let mut buffer = vec![0; DATAGRAM + 1];
-    let mut seen: Vec<u64> = Vec::new();
+    let mut seen = Bitfield::new(NUMBERS_MAX);
     let mut received = 0;
     let mut begun: Option<Moment> = None;
     let mut first: Option<(Moment, u64)> = None;
@@ -247,21 +248,11 @@ fn receive(socket: &UdpSocket, window: Window, ended: &AtomicBool) -> (u64, f64)
 }
 
 /// Most datagrams that one measurement numbers: 100 Gbit/s for a second.
-const NUMBERS_MAX: u64 = 1 << 24;
+const NUMBERS_MAX: u32 = 1 << 24;
 
 /// Marks a number as seen; false when it was before, or cannot be one of ours.
-fn note(seen: &mut Vec<u64>, number: u64) -> bool {
-    if number >= NUMBERS_MAX {
-        return false;
-    }
-    let word = usize::try_from(number / 64).unwrap_or(usize::MAX);
-    if word >= seen.len() {
-        seen.resize(word + 1, 0);
-    }
-    let bit = 1 << (number % 64);
-    let is_new = seen[word] & bit == 0;
-    seen[word] |= bit;
-    is_new
+fn note(seen: &mut Bitfield, number: u64) -> bool {
+    u32::try_from(number).is_ok_and(|number| seen.set(number))
 }
 
 #[cfg(test)]
@@ -270,13 +261,13 @@ mod tests {
 
     #[test]
     fn each_datagram_counts_once() {
-        let mut seen = Vec::new();
+        let mut seen = Bitfield::new(NUMBERS_MAX);
         assert!(note(&mut seen, 0));
         assert!(note(&mut seen, 1000));
         assert!(!note(&mut seen, 1000));
         assert!(note(&mut seen, 63));
-        assert!(note(&mut seen, NUMBERS_MAX - 1));
-        assert!(!note(&mut seen, NUMBERS_MAX));
+        assert!(note(&mut seen, u64::from(NUMBERS_MAX) - 1));
+        assert!(!note(&mut seen, u64::from(NUMBERS_MAX)));
         assert!(!note(&mut seen, u64::MAX));
     }
 }

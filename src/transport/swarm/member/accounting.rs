@@ -26,7 +26,7 @@ pub struct PeerTraffic {
 }
 
 /// The counters of one member.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Accounting {
     /// Payload bytes that were kept.
     pub(super) kept: u64,
@@ -53,15 +53,7 @@ const OTHERS: PeerId = *b"-??0001-others------";
 impl Accounting {
     /// Nothing has moved; the first holders of so many pieces are noted.
     pub(super) fn new(pieces: u32) -> Self {
-        Self {
-            kept: 0,
-            wasted: 0,
-            first_received: None,
-            first_holders: vec![None; pieces as usize],
-            link: LinkQueue::default(),
-            closed: BTreeMap::new(),
-            closed_protocol: 0,
-        }
+        Self { first_holders: vec![None; pieces as usize], ..Self::default() }
     }
 
     /// A client tells that it has `piece`.

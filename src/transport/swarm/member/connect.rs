@@ -167,7 +167,7 @@ impl SwarmMember {
             if admitted {
                 super_seeder.admit(key);
             }
-            hides = !admitted || !super_seeder.reveals_all();
+            hides = !admitted || !super_seeder.reveals_all;
         }
         send_greeting(state, &connection, hides);
         let waits = state.super_seeder.is_some() && state.released.is_none();

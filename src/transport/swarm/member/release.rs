@@ -66,7 +66,7 @@ impl SwarmMember {
         };
         if let Some(super_seeder) = &mut state.super_seeder {
             super_seeder.admit(connection.key);
-            if super_seeder.reveals_all() && connection.limits.fast {
+            if super_seeder.reveals_all && connection.limits.fast {
                 connection.send(&[Message::HaveAll]);
             }
         }
