@@ -29,6 +29,8 @@ pub fn set_congestion(_: &TcpStream, _: &str) -> io::Result<()> {
     Ok(())
 }
 
+pub fn leave_bbr_within_host(_: &TcpStream) {}
+
 pub fn congestion(_: &TcpStream) -> Option<String> {
     None
 }

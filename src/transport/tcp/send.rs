@@ -115,6 +115,7 @@ impl Transport for TcpTransport {
 impl SendSession for TcpSession {
     fn prepare_connection(&self, stream: &TcpStream) -> Result<()> {
         let Some(name) = &self.transport.congestion else {
+            socket::leave_bbr_within_host(stream);
             return Ok(());
         };
         socket::set_congestion(stream, name)

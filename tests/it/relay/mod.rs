@@ -1,5 +1,6 @@
 //! The relay over real sockets: what every viewer gets, also beside hostile ones.
 
+#[cfg(feature = "sockopt")]
 mod group;
 mod hostile;
 mod http;
