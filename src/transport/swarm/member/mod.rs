@@ -83,7 +83,8 @@ pub struct SwarmMember {
     role: Role,
     layout: PieceLayout,
     pub(super) store: Store,
-    connections_max: usize,
+    /// How many connections may be open.
+    pub connections_max: usize,
     /// Limits the payload that all connections together send.
     pacer: Mutex<Option<Arc<Pacer>>>,
     /// Payload bytes sent since the last release.
