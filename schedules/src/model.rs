@@ -226,7 +226,7 @@ pub fn execute(scenario: &Scenario, file: &Path, sha1: Digest) {
     let pause = [0, 2, 10, 40][rng.gen_range(0..4)];
     let clock = clock::begin(pause);
     let logger = SessionLogger::start(None).expect("a thread");
-    let records = logger.records();
+    let records = logger.records.clone();
     let admission = Admission::of_server();
     let transports: Vec<Box<dyn Transport>> =
         vec![Box::new(Watched(TcpTransport::new(Via::Tcp, &settings).expect("plain")))];
