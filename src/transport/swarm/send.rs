@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     error::{Error, Result},
-    net::{clock, copy, pacing::Pacer},
+    net::{clock, copy, lock, pacing::Pacer},
     proto::bt::wire::PeerId,
     server::{
         gate::SeatConnection,
@@ -61,8 +61,7 @@ impl Transport for SwarmTransport {
                 log::warn!("{clients} clients: the seeder of a swarm serves {most} at a time");
             }
             torrent.begin_session();
-            let pacer = rate.map(|rate| Arc::new(Pacer::new(rate)));
-            torrent.member.set_pacer(pacer);
+            *lock(&torrent.member.pacer) = rate.map(|rate| Arc::new(Pacer::new(rate)));
         }
         Ok(Box::new(SwarmSendSession { torrent, torrents: Arc::clone(&self.torrents) }))
     }

@@ -86,7 +86,7 @@ pub struct SwarmMember {
     /// How many connections may be open.
     pub connections_max: usize,
     /// Limits the payload that all connections together send.
-    pacer: Mutex<Option<Arc<Pacer>>>,
+    pub(super) pacer: Mutex<Option<Arc<Pacer>>>,
     /// Payload bytes sent since the last release.
     sent: AtomicU64,
     /// Whether our user knows that others' programs wait for the gate.
@@ -234,11 +234,6 @@ impl SwarmMember {
     /// Dials no private addresses from now on.
     pub fn dial_only_public(&self) {
         self.lock().dialer.only_public = true;
-    }
-
-    /// Limits the payload that all connections together send to the rate of `pacer`.
-    pub fn set_pacer(&self, pacer: Option<Arc<Pacer>>) {
-        *lock(&self.pacer) = pacer;
     }
 
     /// Waits until `bytes` of payload may be sent.
