@@ -77,10 +77,10 @@ pub struct ServerBuilder {
 pub struct Server {
     // Dropped before the core: it writes into the same log.
     lab: Option<LabServer>,
-    core: ServerCore,
+    pub(crate) core: ServerCore,
     /// What the program shows of swarms.
     #[cfg_attr(not(feature = "cli"), expect(dead_code))]
-    torrents: Arc<Torrents>,
+    pub(crate) torrents: Arc<Torrents>,
 }
 
 /// A file that a server offers.
@@ -357,15 +357,7 @@ impl Server {
 }
 
 #[cfg(feature = "cli")]
-impl Server {
-    pub(crate) fn core(&self) -> &ServerCore {
-        &self.core
-    }
-
-    pub(crate) fn torrents(&self) -> Arc<Torrents> {
-        Arc::clone(&self.torrents)
-    }
-}
+impl Server {}
 
 #[cfg(test)]
 mod tests {

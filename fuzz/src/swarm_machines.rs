@@ -168,7 +168,7 @@ impl Copy {
             let copies = self.has.values().filter(|has| has.contains(&piece)).count();
             assert_eq!(usize::from(self.picker.copies(piece)), copies, "piece {piece}");
         }
-        let counts = self.picker.counts();
+        let counts = self.picker.counts;
         assert!(counts.wasted <= counts.blocks);
         assert!(self.picker.partial_count() <= self.layout.pieces() as usize);
         assert!(self.picker.is_complete() == self.picker.have().is_full());

@@ -303,7 +303,7 @@ struct Reception {
 
 impl Reception {
     fn new(receiver: BlockReceiver, layout: BlockLayout) -> Self {
-        let have = (0..layout.count()).filter(|&block| receiver.blocks().held().has(block)).collect();
+        let have = (0..layout.count()).filter(|&block| receiver.blocks.held().has(block)).collect();
         Self { receiver, layout, now: NOW, have, handled: 0 }
     }
 
@@ -319,7 +319,7 @@ impl Reception {
                 self.handle(&datagram);
             }
         }
-        let blocks = self.receiver.blocks();
+        let blocks = &self.receiver.blocks;
         assert_eq!(blocks.held().count() as usize, self.have.len());
         assert_eq!(self.receiver.is_whole(), self.have.len() == self.layout.count() as usize);
         let in_order = (0..).zip(&self.have).take_while(|(at, block)| at == *block);

@@ -23,7 +23,7 @@ use crate::{
     proto::native::{ClientHello, FromClient, Join, Receipt},
     server::{
         admission::Admission,
-        catalog::{Catalog, Source},
+        catalog::Catalog,
         config::ServerConfig,
         conversation,
         echo::EchoLimits,
@@ -31,13 +31,13 @@ use crate::{
         listener,
         lobby::{Lobby, SeatRequest},
         session_log::SessionLogger,
-        transport::{SendJob, SendResult, SendSession, Transport},
+        transport::{SendJob, SendPlan, SendResult, SendSession, Transport},
     },
     session::Via,
     text::ClientName,
     transfer::{ClockId, Counts, Evidence},
     transport::tcp::TcpTransport,
-    units::{Moment, Rate},
+    units::Moment,
 };
 
 /// What the executions of one kind have in common; what it leaves open each draws for itself.
@@ -226,7 +226,7 @@ pub fn execute(scenario: &Scenario, file: &Path, sha1: Digest) {
     let pause = [0, 2, 10, 40][rng.gen_range(0..4)];
     let clock = clock::begin(pause);
     let logger = SessionLogger::start(None).expect("a thread");
-    let records = logger.records();
+    let records = logger.records.clone();
     let admission = Admission::of_server();
     let transports: Vec<Box<dyn Transport>> =
         vec![Box::new(Watched(TcpTransport::new(Via::Tcp, &settings).expect("plain")))];
@@ -481,7 +481,7 @@ fn dies(lobby: &Arc<Lobby>, connection: listener::Connection) {
     judge::ready(peer.port());
     if seat.wait().is_ok() {
         let release = seat.release();
-        judge::admitted(peer.port(), release.admitted(), release.released_at().is_some());
+        judge::admitted(peer.port(), release.admitted, release.released_at().is_some());
         rest();
         judge::sent(peer.port());
         drop(release.fair_start.guard());
@@ -503,14 +503,9 @@ impl Transport for Watched {
         Via::Tcp
     }
 
-    fn prepare(
-        &self,
-        source: &Arc<Source>,
-        clients: u16,
-        rate: Option<Rate>,
-    ) -> Result<Box<dyn SendSession>> {
+    fn prepare(&self, plan: &SendPlan) -> Result<Box<dyn SendSession>> {
         let prepared = clock::now();
-        Ok(Box::new(WatchedSession { inner: self.0.prepare(source, clients, rate)?, prepared }))
+        Ok(Box::new(WatchedSession { inner: self.0.prepare(plan)?, prepared }))
     }
 
     fn serves_http(&self) -> bool {
@@ -524,7 +519,7 @@ impl SendSession for WatchedSession {
     }
 
     fn on_seated(&self, seat: &SeatConnection) {
-        let (session, port) = (seat.session(), port_of(seat));
+        let (session, port) = (&seat.session, port_of(seat));
         judge::seated(port, session.id, session.clients, self.prepared);
         self.inner.on_seated(seat);
     }
@@ -535,7 +530,7 @@ impl SendSession for WatchedSession {
 
     fn send(&self, seat: &SeatConnection, job: SendJob<'_>) -> SendResult {
         let (port, release) = (port_of(seat), seat.release());
-        judge::admitted(port, release.admitted(), release.released_at().is_some());
+        judge::admitted(port, release.admitted, release.released_at().is_some());
         // Not later than the transport's own limit.
         judge::sends(port, clock::now().after(Duration::from_millis(50)));
         let result = self.inner.send(seat, job);
@@ -545,5 +540,5 @@ impl SendSession for WatchedSession {
 }
 
 fn port_of(seat: &SeatConnection) -> u16 {
-    seat.stream().peer_addr().as_ref().map_or(0, SocketAddr::port)
+    seat.stream.peer_addr().as_ref().map_or(0, SocketAddr::port)
 }

@@ -10,10 +10,10 @@ use serde_json::{Map, Value, json};
 use time::format_description::well_known::Rfc3339;
 
 use crate::{
-    cli::{output, signals::TemporaryFolder},
+    cli::{diff, output, signals::TemporaryFolder},
     doctor::calibrate::{self, Samples},
     error::{Error, Result},
-    net::{clock, machine, text_file},
+    net::{clock, machine},
     report::{
         errors::{Errors, SCHEMA},
         table::{Align, Table},
@@ -115,17 +115,12 @@ pub(super) fn stamp() -> String {
 pub(super) fn errors(file: Option<&Path>) -> Result<Errors> {
     let step = "this machine, as it is now, is not calibrated; 'gatecast calibrate' does it";
     let here = || known().ok_or_else(|| Error::refused("gatecast", step));
-    Errors::of(file.map_or_else(here, read)?)
+    Errors::of(file.map_or_else(here, |path| diff::read(path, CALIBRATION_MAX))?)
 }
 
 /// The calibration of this machine as it is now.
 fn known() -> Option<Value> {
-    read(&kept()).ok().filter(|known| known["environment"] == environment())
-}
-
-fn read(path: &Path) -> Result<Value> {
-    serde_json::from_str(&text_file::read(path, CALIBRATION_MAX)?)
-        .map_err(|error| Error::protocol(ShownPath(path), error.to_string()))
+    diff::read(&kept(), CALIBRATION_MAX).ok().filter(|known| known["environment"] == environment())
 }
 
 /// What errors depend on.

@@ -39,13 +39,14 @@ const DOCUMENT_MAX: u64 = 1 << 30;
 /// # Errors
 /// A file that cannot be read, or is not a gatecast document.
 pub(crate) fn run(args: &DiffArgs) -> Result<Verdict> {
-    let (first, second) = (read(&args.first)?, read(&args.second)?);
-    let difference = Difference::between(&first, &second, args.threshold)?;
+    let [first, second] = [&args.first, &args.second].map(|path| read(path, DOCUMENT_MAX));
+    let difference = Difference::between(&first?, &second?, args.threshold)?;
     output::print(&difference.to_text(output::width()))?;
     Ok(if difference.is_beyond() { Verdict::CouldNotRun } else { Verdict::AllVerified })
 }
 
-fn read(path: &Path) -> Result<Value> {
-    serde_json::from_str(&text_file::read(path, DOCUMENT_MAX)?)
+/// Reads a document of JSON that is no longer than `most` bytes.
+pub(super) fn read(path: &Path, most: u64) -> Result<Value> {
+    serde_json::from_str(&text_file::read(path, most)?)
         .map_err(|error| Error::protocol(ShownPath(path), error.to_string()))
 }

@@ -251,8 +251,8 @@ fn watch(
     max_wait: Duration,
     controls: &Controls,
 ) -> Result<(Option<Record>, Verdict)> {
-    let lobby = Arc::clone(server.core().lobby());
-    let records = server.core().records();
+    let lobby = Arc::clone(server.core.lobby());
+    let records = server.core.records();
     let tick = crossbeam_channel::tick(REFRESH);
     let mut line = MusterLine::default();
     let begun = clock::now();
@@ -280,7 +280,7 @@ fn watch(
     };
     line.clear();
     let left = server.shutdown()?;
-    let record = record.or_else(|| left.first().map(|session| session.record().clone()));
+    let record = record.or_else(|| left.first().map(|session| session.record.clone()));
     let deadline = clock::now().after(END_WAIT);
     while running(clients) > 0 && clock::left(deadline).is_some() {
         thread::sleep(Duration::from_millis(10));

@@ -227,7 +227,7 @@ fn run_session(
     let reports =
         if args.events { events::watch(&task.run, work) } else { progress::watch(&task.run, work) };
     *lock(running) = None;
-    let ended = server.core().records();
+    let ended = server.core.records();
     if args.keep.is_none() {
         remove_copies(&out);
     }
@@ -235,10 +235,10 @@ fn run_session(
     // Every client has come to its end, so the session has, or ends now with the server.
     let record = ended.recv_timeout(Duration::from_secs(5)).ok();
     if args.events && args.via == ViaChoice::Via(Via::Swarm) {
-        events::swarm(&server.torrents())?;
+        events::swarm(&server.torrents)?;
     }
     let given: Vec<_> = server
-        .torrents()
+        .torrents
         .sent_by_seat()
         .into_iter()
         .map(|(seat, bytes)| (format!("seat {seat}"), bytes))
@@ -247,7 +247,7 @@ fn run_session(
     let left = server.shutdown()?;
     output::print_failures(&reports);
     let verdict = Verdict::of_clients(&reports);
-    let record = record.or_else(|| left.first().map(|session| session.record().clone()));
+    let record = record.or_else(|| left.first().map(|session| session.record.clone()));
     let session = record.as_ref().map(|record| Verdict::of_records(std::slice::from_ref(record)));
     let verdict = verdict.min(session.unwrap_or(Verdict::CouldNotRun));
     Ok(RunResult { verdict, record, given })

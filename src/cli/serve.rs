@@ -213,7 +213,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<Verdict> {
         ..ServerBuilder::default()
     };
     let server = builder.bind_with(args.listen, &progress)?;
-    print_welcome(server.core(), args, &token)?;
+    print_welcome(&server.core, args, &token)?;
     show_sessions(server, args, &requests)
 }
 
@@ -276,8 +276,8 @@ fn show_sessions(
     args: &ServeArgs,
     requests: &Receiver<SignalRequest>,
 ) -> Result<Verdict> {
-    let (lobby, torrents) = (Arc::clone(server.core().lobby()), server.torrents());
-    let records = server.core().records();
+    let (lobby, torrents) = (Arc::clone(server.core.lobby()), Arc::clone(&server.torrents));
+    let records = server.core.records();
     let enter = enter_pressed();
     let tick = crossbeam_channel::tick(REFRESH);
     let mut muster_line = MusterLine::default();
@@ -305,7 +305,7 @@ fn show_sessions(
                         verdict = Verdict::Interrupted;
                     }
                     for session in server.shutdown()? {
-                        let record = session.record();
+                        let record = &session.record;
                         verdict = verdict.min(print_result(record, &torrents, args, verdict)?);
                     }
                     return Ok(verdict);

@@ -88,7 +88,7 @@ impl Conversation<'_> {
         let mut lines = LineStream::new(&stream, peer, b"");
         self.client.set_stage(ClientStage::Joining);
         let mut offer = self.join(&stream, &mut lines)?;
-        let mut prepared = self.get_ready(&offer, &stream, &mut lines)?;
+        let mut prepared = self.get_ready(&offer, &mut lines)?;
         let others = loop {
             match waiting::wait(
                 (self.client, self.transports),
@@ -102,7 +102,7 @@ impl Conversation<'_> {
                     drop(prepared);
                     offer = chosen;
                     self.report.offer = Some(offer.clone());
-                    prepared = self.get_ready(&offer, &stream, &mut lines)?;
+                    prepared = self.get_ready(&offer, &mut lines)?;
                 }
             }
         };
@@ -110,7 +110,7 @@ impl Conversation<'_> {
         if !others.is_empty() {
             prepared.session.limit_peers(others);
         }
-        self.released = lines.last_read_at();
+        self.released = lines.read_at;
         let cpu = cpu_times(); // Not before: the muster is no part of these seconds.
         self.report.released_at = Some(clock::wall());
         self.client.set_stage(ClientStage::Receiving);
@@ -157,7 +157,7 @@ impl Conversation<'_> {
 
     /// JOIN to OFFER.
     fn join(&mut self, stream: &TcpStream, lines: &mut LineStream<'_>) -> Result<Offer> {
-        let (config, peer) = (self.config, lines.peer());
+        let (config, peer) = (self.config, lines.peer);
         let name = config.name_of(self.number)?;
         let join = Join {
             file: config.file.clone(),
@@ -186,13 +186,8 @@ impl Conversation<'_> {
     }
 
     /// OFFER to READY.
-    fn get_ready(
-        &self,
-        offer: &Offer,
-        stream: &TcpStream,
-        lines: &mut LineStream<'_>,
-    ) -> Result<Prepared> {
-        let prepared = self.prepare(offer, stream, lines);
+    fn get_ready(&self, offer: &Offer, lines: &mut LineStream<'_>) -> Result<Prepared> {
+        let prepared = self.prepare(offer, lines);
         let prepared = prepared.inspect_err(|error| send_refusal(lines, error))?;
         lines.write_line(&FromClient::Ready { offset: prepared.offset }.encode())?;
         self.client.set_stage(ClientStage::Waiting);
@@ -200,13 +195,8 @@ impl Conversation<'_> {
     }
 
     /// Checks the offer and opens the part; hashes what an earlier session left in it.
-    fn prepare(
-        &self,
-        offer: &Offer,
-        stream: &TcpStream,
-        lines: &mut LineStream<'_>,
-    ) -> Result<Prepared> {
-        let (config, info, peer) = (self.config, &offer.file, lines.peer());
+    fn prepare(&self, offer: &Offer, lines: &mut LineStream<'_>) -> Result<Prepared> {
+        let (config, info, peer) = (self.config, &offer.file, lines.peer);
         if let Some(file) = config.file.as_ref().filter(|file| **file != info.name) {
             let what = format!("offered '{}' and not '{file}'", info.name);
             return Err(Error::protocol(peer, what));
@@ -224,8 +214,8 @@ impl Conversation<'_> {
         let order = transport.byte_order();
         let mut download = self.run.open_part(config, self.number, offer, order, lines)?;
         self.client.expect(info.bytes - download.resumed());
-        let context = PrepareContext { stream, offer, file: download.file() };
-        let session = transport.prepare(&context, lines)?;
+        let context = PrepareContext { lines, offer, file: download.file() };
+        let session = transport.prepare(context)?;
         let offset = match session.bytes_held() {
             Some(held) => held,
             None => {
@@ -256,14 +246,14 @@ impl Conversation<'_> {
             config: self.config,
             file: download.file(),
             range: prepared.offset..offer.file.bytes,
-            moved: self.client.moved(),
+            moved: &self.client.moved,
             stopped: &self.run.stopped,
         };
         let early_sync = self.config.durable.then(|| download.early_sync()).flatten();
         let receiving = self.run.begin_receiving(early_sync);
         let received = prepared.session.receive(&context, lines);
         drop(receiving);
-        let bytes = self.client.moved().load(Ordering::Relaxed);
+        let bytes = self.client.moved.load(Ordering::Relaxed);
         self.transfer().bytes_client = Some(bytes);
         let ReceiveError { error, partial } = match received {
             Ok(received) => return Ok(received),

@@ -154,11 +154,11 @@ fn read<T>(
     match FromServer::decode(&line) {
         Ok(FromServer::Error { code: ErrorCode::Protocol, .. }) => return Ok(None),
         Ok(FromServer::Error { code, reason }) => {
-            return Err(server_error(lines.peer(), code, reason));
+            return Err(server_error(lines.peer, code, reason));
         }
         _ => {}
     }
-    decode(&line).map(Some).map_err(|error| Error::protocol(lines.peer(), error.to_string()))
+    decode(&line).map(Some).map_err(|error| Error::protocol(lines.peer, error.to_string()))
 }
 
 impl EchoSockets {
@@ -175,10 +175,7 @@ impl EchoSockets {
         let tcp = TcpListener::bind(here).map_err(failed())?;
         udp.set_nonblocking(true).map_err(failed())?;
         tcp.set_nonblocking(true).map_err(failed())?;
-        let interface = interface.or_else(|| match here.ip() {
-            IpAddr::V4(ip) => Some(ip),
-            IpAddr::V6(_) => None,
-        });
+        let interface = interface.or_else(|| address::ipv4(here.ip()));
         let join = |group| {
             let socket = BatchSocket::bind(group, interface)?;
             socket.socket().set_nonblocking(true).map_err(failed())?;

@@ -1,14 +1,14 @@
 //! What a client hears of the train to the group before the release (`--via auto`).
 
 use std::{
-    net::{IpAddr, Ipv4Addr, TcpStream},
+    net::{Ipv4Addr, TcpStream},
     time::Duration,
 };
 
 use crate::{
     error::Result,
     net::{
-        clock,
+        address, clock,
         datagrams::{BatchSocket, DatagramBatch},
         line_stream::LineStream,
     },
@@ -26,7 +26,8 @@ pub(super) struct TrainListener {
     socket: BatchSocket,
     batch: DatagramBatch,
     random: u64,
-    total: u32,
+    /// All datagrams of the train so far.
+    pub(super) total: u32,
     /// The step that is coming, with when its first datagram and the first of its tail came.
     present: Option<(HeardStep, Moment, Option<Moment>)>,
     /// The steps before this one have been told.
@@ -49,19 +50,11 @@ impl TrainListener {
         interface: Option<Ipv4Addr>,
         lines: &LineStream<'_>,
     ) -> Option<Self> {
-        let interface = interface.or_else(|| match lines.local().ok()?.ip().to_canonical() {
-            IpAddr::V4(ip) => Some(ip),
-            IpAddr::V6(_) => None,
-        });
+        let interface = interface.or_else(|| address::ipv4(lines.local().ok()?.ip()));
         let socket = BatchSocket::bind(probe.group?, interface);
         let socket = socket.inspect_err(|error| log::warn!("{error}")).ok()?;
         let batch = DatagramBatch::new(BATCH);
         Some(Self { socket, batch, random: probe.random, total: 0, present: None, told: 0 })
-    }
-
-    /// All datagrams of the train so far.
-    pub(super) fn total(&self) -> u32 {
-        self.total
     }
 
     /// Says what comes of each step, until the server speaks.

@@ -79,7 +79,7 @@ pub fn list(server: &[SocketAddr], key: Option<&Key>) -> Result<(Vec<(FileInfo, 
 /// The server has no key or another one.
 pub(super) fn prove(lines: &mut LineStream<'_>, key: Option<&Key>) -> Result<()> {
     let Some(key) = key else { return Ok(()) };
-    let peer = lines.peer();
+    let peer = lines.peer;
     let read = |lines: &mut LineStream<'_>| match read_message(
         lines,
         clock::now().after(PROOF_LIMIT),
@@ -119,7 +119,7 @@ pub(super) fn read_message(
     let (error, answer) = match lines.read_line(deadline, phase) {
         Ok(line) => match FromServer::decode(&line) {
             Ok(message) => return Ok(message),
-            Err(error) => (Error::protocol(lines.peer(), error.to_string()), line.into_bytes()),
+            Err(error) => (Error::protocol(lines.peer, error.to_string()), line.into_bytes()),
         },
         Err(error) => (error, lines.take_buffered(ANSWER_MAX)),
     };
@@ -130,11 +130,11 @@ pub(super) fn read_message(
     }
     match error {
         Error::Io { source, .. } if answer.is_empty() && source.kind() == UnexpectedEof => {
-            let closed = Error::io("hear from the other side", lines.peer())(source);
+            let closed = Error::io("hear from the other side", lines.peer)(source);
             Err(closed.advise("is that the port of gatecast serve?"))
         }
         error if answer.is_empty() => Err(error),
-        _ => Err(Error::wrong_server("find a gatecast server", lines.peer(), &answer)),
+        _ => Err(Error::wrong_server("find a gatecast server", lines.peer, &answer)),
     }
 }
 

@@ -39,7 +39,7 @@ impl FetchRun {
         if let Some(entries) = offer.tree {
             if !config.takes_trees() {
                 let what = format!("offered the folder '{}' to a client of files", info.name);
-                return Err(Error::protocol(lines.peer(), what));
+                return Err(Error::protocol(lines.peer, what));
             }
             return self.open_tree(config, number, (offer, entries, name), lines);
         }
@@ -71,7 +71,7 @@ impl FetchRun {
         let (manifest, read) = read_manifest(lines, entries)?;
         if manifest.bytes() != offer.file.bytes {
             let what = format!("a folder of {} bytes, not {}", manifest.bytes(), offer.file.bytes);
-            return Err(Error::protocol(lines.peer(), what));
+            return Err(Error::protocol(lines.peer, what));
         }
         // What it cannot have, the client that has too few will say.
         socket::descriptors(u64::from(config.clients) * DESCRIPTORS + 64);
@@ -102,7 +102,7 @@ fn read_manifest(lines: &mut LineStream<'_>, entries: usize) -> Result<(Arc<Mani
     let (mut builder, mut hasher, mut len) = (ManifestBuilder::default(), Hasher::default(), 0);
     for _ in 0..entries {
         let line = lines.read_line(deadline, Phase::Offer)?;
-        let wrong = |what: String| Error::protocol(lines.peer(), what);
+        let wrong = |what: String| Error::protocol(lines.peer, what);
         len += line.len() + 1;
         if len > MANIFEST_MAX {
             return Err(wrong(format!("a list longer than {MANIFEST_MAX} bytes")));

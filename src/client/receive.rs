@@ -39,11 +39,7 @@ pub trait ReceiveTransport: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// Why this client cannot receive; it gives its seat back.
-    fn prepare(
-        &self,
-        context: &PrepareContext<'_>,
-        lines: &mut LineStream<'_>,
-    ) -> Result<Box<dyn ReceiveSession>, Error>;
+    fn prepare(&self, context: PrepareContext<'_, '_>) -> Result<Box<dyn ReceiveSession>, Error>;
 }
 
 /// One way of receiving, ready for one seat.
@@ -79,9 +75,9 @@ pub trait ReceiveSession: fmt::Debug + Send {
 
 /// A seat before READY.
 #[derive(Debug)]
-pub struct PrepareContext<'a> {
+pub struct PrepareContext<'a, 'b> {
     /// The control connection.
-    pub stream: &'a TcpStream,
+    pub lines: &'a mut LineStream<'b>,
     /// The seat and the file.
     pub offer: &'a Offer,
     /// Where the bytes will go; it holds what an earlier session left.

@@ -28,7 +28,8 @@ use crate::{
 #[derive(Debug)]
 pub struct FetchRun {
     clients: Vec<Arc<Client>>,
-    pub(super) stopped: AtomicBool,
+    /// Set when the user wants it to end.
+    pub stopped: AtomicBool,
     receiving: Mutex<ReceivingClients>,
     none_receives: Condvar,
     /// The manifest of the folder that the clients fetch: one for all who were sent the same.
@@ -224,11 +225,6 @@ impl FetchRun {
     /// True when every client is to end.
     pub fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::SeqCst)
-    }
-
-    /// Set when every client is to end.
-    pub(crate) fn stop_flag(&self) -> &AtomicBool {
-        &self.stopped
     }
 
     /// Connects `client`, again and again while the server is not there yet and `config.retry`

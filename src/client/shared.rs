@@ -14,7 +14,8 @@ use crate::net::lock;
 #[derive(Debug)]
 pub struct Client {
     stage: AtomicU8,
-    moved: AtomicU64,
+    /// Where payload bytes are counted.
+    pub(crate) moved: AtomicU64,
     bytes: AtomicU64,
     /// Ready clients in the upper half, wanted ones in the lower; zero before the first WAIT.
     muster: AtomicU64,
@@ -65,11 +66,6 @@ impl Client {
     /// Goes on to `stage`.
     pub(crate) fn set_stage(&self, stage: ClientStage) {
         self.stage.store(stage as u8, Ordering::Relaxed);
-    }
-
-    /// Where payload bytes are counted.
-    pub(crate) fn moved(&self) -> &AtomicU64 {
-        &self.moved
     }
 
     /// So many payload bytes are to come.

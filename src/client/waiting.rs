@@ -47,7 +47,7 @@ pub(super) fn wait(
     tcp_info::shorten_rto(stream);
     let mut others = BTreeSet::new();
     let mut listener = None;
-    let (peer, missing) = (lines.peer(), offer.file.bytes - offset);
+    let (peer, missing) = (lines.peer, offer.file.bytes - offset);
     loop {
         match read_message(lines, clock::now().after(GATE_SILENCE), Phase::Muster)? {
             FromServer::Wait { ready, clients } => client.set_muster(ready, clients),
@@ -64,7 +64,7 @@ pub(super) fn wait(
             }
             FromServer::Burst { bytes } => pass_over(bytes, stream, lines)?,
             FromServer::Probed => {
-                let datagrams = listener.as_ref().map_or(0, TrainListener::total);
+                let datagrams = listener.as_ref().map_or(0, |listener| listener.total);
                 lines.write_line(&FromClient::Probed { datagrams }.encode())?;
             }
             FromServer::Offer(new)
@@ -95,8 +95,8 @@ fn pass_over(bytes: u32, stream: &TcpStream, lines: &mut LineStream<'_>) -> Resu
     while left > 0 {
         let most = left.min(buffer.len());
         let read = socket::read_until(stream, &mut buffer[..most], deadline);
-        match read.map_err(Error::io("hear from the other side", lines.peer()))? {
-            0 => return Err(Error::protocol(lines.peer(), "the end of the connection in a burst")),
+        match read.map_err(Error::io("hear from the other side", lines.peer))? {
+            0 => return Err(Error::protocol(lines.peer, "the end of the connection in a burst")),
             read => left -= read,
         }
     }

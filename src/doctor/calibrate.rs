@@ -189,15 +189,8 @@ fn receive(mut client: &TcpStream, file: &FileStorage, at: u64) -> io::Result<()
     let mut block = [0; FIRST];
     client.read_exact(&mut block)?;
     let first = now();
-    let copying = Copying {
-        method: Method::Auto.resolved().map_err(io::Error::other)?,
-        buffer: copy::COPY_BUF,
-        stall: PATIENCE,
-        slowest: copy::SLOWEST,
-        pacer: None,
-        moved: &AtomicU64::new(0),
-        stopped: None,
-    };
+    let (method, moved) = (Method::Auto.resolved().map_err(io::Error::other)?, AtomicU64::new(0));
+    let copying = Copying::new(method, PATIENCE, &moved);
     copy::receive(client, file, at..at + BYTES, &block, copying)?;
     let word = [first, now(), now()].map(u64::to_ne_bytes);
     client.write_all(word.as_flattened())

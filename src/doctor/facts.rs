@@ -160,7 +160,7 @@ fn first_address() -> Option<Ipv4Addr> {
 /// # Errors
 /// No socket can be opened.
 pub fn receive_buffer() -> Result<u64> {
-    Ok(RecvSocket::open(Ipv4Addr::LOCALHOST.into())?.room())
+    Ok(RecvSocket::open(Ipv4Addr::LOCALHOST.into())?.room)
 }
 
 /// Whether and how fast `path`, or the nearest folder above it that is there, can be written.

@@ -110,7 +110,7 @@ pub(super) fn serve_at_gate(
             return Some(HttpResponse::text(500, "the session cannot begin"));
         }
     };
-    let file = seat.session().source.info.clone();
+    let file = seat.session.source.info.clone();
     let (status, start) = match files::range_of(cx.request, &file) {
         RequestedRange::Unsatisfiable => {
             seat.lose(Outcome::Refused, "asked for a range that the file does not have");
@@ -122,7 +122,7 @@ pub(super) fn serve_at_gate(
     };
     seat.resume(start);
     let receipts = &cx.server.receipts;
-    let slot = (query.receipt).then(|| receipts.expect(seat.session().id, seat.id()));
+    let slot = (query.receipt).then(|| receipts.expect(seat.session.id, seat.id));
     match seat.wait() {
         Ok(woke) => {
             let mut transfer = seat.transfer();
@@ -148,19 +148,19 @@ fn send_released(
     (status, range): (u16, Range<u64>),
     transfer: &mut Transfer,
 ) {
-    let session = seat.session();
+    let session = &seat.session;
     let file = &session.source.info;
     let bytes = range.end - range.start;
     let preface = files::file_head(cx, status, file, &range)
         .field("Gatecast-Session", session.id)
-        .field("Gatecast-Seat", seat.id())
+        .field("Gatecast-Seat", seat.id)
         .field("Gatecast-Clients", session.clients)
         .maybe("Gatecast-Receipt", slot.as_ref().map(ReceiptSlot::path))
         .encode();
     let cargo = SendJob { preface, range, answer: &mut |_| {} };
     let carried = seat.send_session().send(seat, cargo);
     transfer.first_server = carried.first;
-    transfer.bytes_server = Some(seat.moved().load(Ordering::Relaxed));
+    transfer.bytes_server = Some(seat.moved.load(Ordering::Relaxed));
     let released = seat.release().released();
     let closed = carried.end.and_then(|()| wait_for_close(seat, bytes, slot.as_ref()));
     let unchanged = || session.source.unchanged().map_err(|changed| cut(changed.to_string()));
@@ -224,7 +224,7 @@ fn wait_for_close(
     bytes: u64,
     slot: Option<&ReceiptSlot<'_>>,
 ) -> Result<Option<Moment>, TransferFailure> {
-    let (stream, stall) = (seat.stream(), seat.session().stall);
+    let (stream, stall) = (&seat.stream, seat.session.stall);
     let failed = |error: io::Error| {
         cut(format!("the connection failed after the last byte was written: {error}"))
     };

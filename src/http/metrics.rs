@@ -16,23 +16,7 @@ use crate::{
 };
 
 /// Every metric: its name, its kind, its help.
-pub const METRICS: &str = "\
-gatecast_sessions_ended_total counter Sessions that have ended.
-gatecast_transfers_total counter Transfers in the session log, by outcome.
-gatecast_transfers_proven_total counter Transfers whose copy is proven by its digest.
-gatecast_session_bytes_total counter Payload bytes sent in ended transfers.
-gatecast_download_bytes_total counter Payload bytes sent outside of sessions.
-gatecast_requests_total counter HTTP answers, by the first digit of their status.
-gatecast_http_connections gauge HTTP connections that are open.
-gatecast_subscribers gauge Subscribers of the events.
-gatecast_sessions_open gauge Sessions that have not ended.
-gatecast_seats_wanted gauge Seats of an open session.
-gatecast_seats_taken gauge Clients in the seats of an open session.
-gatecast_seats_ready gauge Clients that are ready.
-gatecast_moved_bytes gauge Payload bytes that an open session has moved.
-gatecast_last_session_seconds gauge Release to the last byte.
-gatecast_last_session_rate_mbit gauge Global rate, Mbit/s.
-";
+pub const METRICS: &str = include_str!("metrics.txt");
 
 /// The name of a metric, and its value for an open session.
 type SessionGauge = (&'static str, fn(&GateView) -> u64);

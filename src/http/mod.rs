@@ -49,8 +49,8 @@ pub use metrics::METRICS;
 /// # Errors
 /// The settings ask for a copy method that this system does not have.
 pub fn serve(host: ServerCoreBuilder, config: HttpConfig) -> Result<ServerCoreBuilder> {
-    let server = Arc::new(HttpServer::new(host.settings(), host.downloads(), config)?);
-    let transport = TcpTransport::new(Via::Http, host.settings())?;
+    let server = Arc::new(HttpServer::new(&host.settings, Arc::clone(&host.downloads), config)?);
+    let transport = TcpTransport::new(Via::Http, &host.settings)?;
     Ok(host.transport(Box::new(transport)).handler(
         Greeting::Http,
         Arc::new(move |connection, lobby| router::serve(&server, connection, lobby)),

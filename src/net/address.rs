@@ -43,6 +43,14 @@ fn split_host(host: &str, default_port: u16) -> Result<(&str, u16), InvalidValue
     Ok((name, number.filter(|&port| port > 0).ok_or_else(invalid)?))
 }
 
+/// `ip` as an IPv4 address, also where it is mapped into IPv6.
+pub fn ipv4(ip: IpAddr) -> Option<Ipv4Addr> {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => Some(ip),
+        IpAddr::V6(_) => None,
+    }
+}
+
 /// `addr` as an IPv4 one where it is an IPv4-mapped IPv6 one (RFC 4291, section 2.5.5.2); any other
 /// as it is, with the link that a link-local address is of.
 pub fn canonical(addr: SocketAddr) -> SocketAddr {

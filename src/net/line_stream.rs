@@ -16,10 +16,11 @@ use crate::{
 #[derive(Debug)]
 pub struct LineStream<'a> {
     stream: &'a TcpStream,
-    peer: SocketAddr,
+    /// Who is at the other end.
+    pub peer: SocketAddr,
     buf: LineBuf,
     /// When the bytes of the last line, and what follows it, were read.
-    read_at: Moment,
+    pub read_at: Moment,
     /// What both ends mark their lines with, where they have proven a key.
     seal: Option<LineSeal>,
     /// How lines begin that came too late to mean anything.
@@ -52,11 +53,6 @@ impl<'a> LineStream<'a> {
     /// These lines as they go over the wire, which they must do next and once.
     pub fn sealed<'l>(&self, lines: &'l [u8]) -> Cow<'l, [u8]> {
         self.seal.as_ref().map_or(Cow::Borrowed(lines), |seal| Cow::Owned(seal.seal(lines)))
-    }
-
-    /// Who is at the other end.
-    pub fn peer(&self) -> SocketAddr {
-        self.peer
     }
 
     /// This end's own address.
@@ -122,11 +118,6 @@ impl<'a> LineStream<'a> {
                 Err(error) => return Err(failed(error)),
             }
         }
-    }
-
-    /// When the bytes of the last heard line were read.
-    pub fn last_read_at(&self) -> Moment {
-        self.read_at
     }
 
     /// Whether more was read together with the last line.

@@ -103,6 +103,14 @@ impl FileStorage {
         }
     }
 
+    /// Unlocks a file for another client. Threads that are ending may still write to it, but only
+    /// proven bytes at their places.
+    pub fn unlock(&self) {
+        if let Some(Err(error)) = self.file().map(|file| file.unlock()) {
+            log::debug!("cannot unlock the copy: {error}");
+        }
+    }
+
     /// Cuts a file to `len`, but not what is overwritten. A folder keeps what it has: each of its
     /// files has a digest of its own, which tells whether it is whole.
     ///

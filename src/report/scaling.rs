@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     report::{
-        arrivals, client_rates_mbit, grouped, is_measured, is_sound, losses_of, mean_client_mbit,
-        mean_loss,
+        arrivals, client_rates_mbit, grouped, is_measured, is_sound, losses_of,
         median_range::{MedianRange, mean},
         overall,
         plot::{Axis, Chart, Point, Series},
@@ -27,8 +26,10 @@ const RATES_LINEAR_MAX: f64 = 10.0;
 /// rates of all their clients. Sessions that measured nothing have no points; the subtitle has
 /// their number.
 pub fn rates(records: &[Record]) -> Chart {
-    let figures: [(&str, SessionPoint); 2] =
-        [("global rate", global_rate), ("mean client rate", rate_of_each)];
+    let figures: [(&str, SessionFigures); 2] = [
+        ("global rate", |record| Some(vec![overall(record)?.1])),
+        ("mean client rate", |record| Some(client_rates_mbit(record).collect())),
+    ];
     let mut rates = chart(records, &figures, "Rate against number of clients", "rate (Mbit/s)");
     if records.iter().any(|r| is_measured(r) && !is_sound(r)) {
         rates.subtitle += "; raw: of what arrived";
@@ -40,19 +41,21 @@ pub fn rates(records: &[Record]) -> Chart {
 /// hundred datagrams that the server made for a client, how many never came, the mean over the
 /// clients. Points are medians over repeated sessions, bars span the loss of all their clients.
 pub fn losses(records: &[Record]) -> Chart {
-    let figures: [(&str, SessionPoint); 1] = [("mean client loss", loss_of_each)];
-    chart(records, &figures, "Loss against number of clients", "loss (%)")
+    chart(records, &[("mean client loss", losses_of)], "Loss against number of clients", "loss (%)")
 }
 
 /// The time to the last byte against the number of clients, for each way and file: of the slowest
 /// client, and the mean over the clients. Points are medians, bars span the times of all their clients.
 pub fn times(records: &[Record]) -> Chart {
-    let figures: [(&str, SessionPoint); 2] = [("slowest", time_of_slowest), ("mean", time_of_each)];
+    let figures: [(&str, SessionFigures); 2] = [
+        ("slowest", |record| Some(vec![overall(record)?.0.as_secs_f64()])),
+        ("mean", |record| Some(arrivals(record).map(|(_, span)| span.as_secs_f64()).collect())),
+    ];
     chart(records, &figures, "Time against number of clients", "time (s)")
 }
 
 /// One chart of some figures, each named, against the number of clients.
-fn chart(records: &[Record], figures: &[(&str, SessionPoint)], title: &str, unit: &str) -> Chart {
+fn chart(records: &[Record], figures: &[(&str, SessionFigures)], title: &str, unit: &str) -> Chart {
     let measured = records.iter().filter(|record| is_measured(record));
     let groups = grouped(measured, |record| (record.via, &record.file));
     let one_file = groups.windows(2).all(|pair| pair[0][0].file == pair[1][0].file);
@@ -99,48 +102,19 @@ fn chart(records: &[Record], figures: &[(&str, SessionPoint)], title: &str, unit
     Chart { title: title.to_owned(), subtitle, x: labelled(x), y: labelled(y), series }
 }
 
-/// The value of a session, and what its error bar must hold.
-type SessionPoint = fn(&Record) -> Option<(f64, MedianRange)>;
+/// What a session has of a figure: its value is their mean, and its error bar must hold them all.
+type SessionFigures = fn(&Record) -> Option<Vec<f64>>;
 
-fn global_rate(record: &Record) -> Option<(f64, MedianRange)> {
-    let (_, rate) = overall(record)?;
-    Some((rate, MedianRange::of([rate])?))
-}
-
-fn rate_of_each(record: &Record) -> Option<(f64, MedianRange)> {
-    let mean = mean_client_mbit(record)?;
-    Some((mean, MedianRange::of(client_rates_mbit(record))?))
-}
-
-fn time_of_slowest(record: &Record) -> Option<(f64, MedianRange)> {
-    let seconds = overall(record)?.0.as_secs_f64();
-    Some((seconds, MedianRange::of([seconds])?))
-}
-
-fn time_of_each(record: &Record) -> Option<(f64, MedianRange)> {
-    let times = || arrivals(record).map(|(_, span)| span.as_secs_f64());
-    Some((mean(times())?, MedianRange::of(times())?))
-}
-
-fn loss_of_each(record: &Record) -> Option<(f64, MedianRange)> {
-    Some((mean_loss(record)?, MedianRange::of(losses_of(record)?)?))
-}
-
-fn against_clients(name: String, records: &[&Record], figure: SessionPoint) -> Series {
-    let mut by_clients: BTreeMap<u16, Vec<(f64, MedianRange)>> = BTreeMap::new();
+fn against_clients(name: String, records: &[&Record], figures: SessionFigures) -> Series {
+    let mut by_clients: BTreeMap<u16, Vec<Vec<f64>>> = BTreeMap::new();
     for record in records {
-        if let Some(value) = figure(record) {
-            by_clients.entry(record.clients).or_default().push(value);
-        }
+        by_clients.entry(record.clients).or_default().extend(figures(record));
     }
-    let point = |(clients, values): (u16, Vec<(f64, MedianRange)>)| {
-        let middle = MedianRange::of(values.iter().map(|(value, _)| *value))?;
-        let range = MedianRange::of(values.iter().flat_map(|(_, range)| [range.low, range.high]))?;
-        Some(Point {
-            x: f64::from(clients),
-            y: middle.median,
-            range: Some((range.low, range.high)),
-        })
+    let point = |(clients, sessions): (u16, Vec<Vec<f64>>)| {
+        let means = sessions.iter().filter_map(|figures| mean(figures.iter().copied()));
+        let y = MedianRange::of(means)?.median;
+        let all = MedianRange::of(sessions.into_iter().flatten())?;
+        Some(Point { x: f64::from(clients), y, range: Some((all.low, all.high)) })
     };
     Series::new(name, by_clients.into_iter().filter_map(point).collect())
 }

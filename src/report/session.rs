@@ -17,7 +17,7 @@ use crate::{
 /// A server's report has every client of the session; a client's has those of its own process.
 #[derive(Clone, Debug)]
 pub struct SessionReport {
-    record: Record,
+    pub(crate) record: Record,
     is_of_clients: bool,
 }
 
@@ -34,11 +34,6 @@ impl SessionReport {
     /// The report of the clients of one process.
     pub(crate) fn of_clients(record: Record) -> Self {
         Self { record, is_of_clients: true }
-    }
-
-    #[cfg(feature = "cli")]
-    pub(crate) fn record(&self) -> &Record {
-        &self.record
     }
 
     /// The way the bytes travelled.

@@ -32,12 +32,15 @@ pub type GreetingHandler = Arc<dyn Fn(Connection, &Arc<Lobby>) + Send + Sync>;
 /// A server being put together.
 #[must_use]
 pub struct ServerCoreBuilder {
-    settings: ServerConfig,
-    catalog: Catalog,
+    /// How its sessions will run.
+    pub settings: ServerConfig,
+    /// The offered files.
+    pub catalog: Catalog,
     log_dir: Option<PathBuf>,
     transports: Vec<Box<dyn Transport>>,
     services: Vec<(Greeting, GreetingHandler)>,
-    downloads: Arc<Downloads>,
+    /// What it will send outside of sessions.
+    pub downloads: Arc<Downloads>,
 }
 
 /// A server at work.
@@ -67,21 +70,6 @@ impl ServerCoreBuilder {
             transports: Vec::new(),
             services: vec![(Greeting::Native, native)],
         }
-    }
-
-    /// How its sessions will run.
-    pub fn settings(&self) -> &ServerConfig {
-        &self.settings
-    }
-
-    /// What it will send outside of sessions.
-    pub fn downloads(&self) -> Arc<Downloads> {
-        Arc::clone(&self.downloads)
-    }
-
-    /// The offered files.
-    pub fn catalog(&self) -> &Catalog {
-        &self.catalog
     }
 
     /// Writes a session log for each session into `folder`.
@@ -148,7 +136,7 @@ impl ServerCore {
 
     /// The sessions that have ended, each once it is in the log.
     pub fn records(&self) -> Receiver<Record> {
-        self.logger.records()
+        self.logger.records.clone()
     }
 
     /// Ends every session and connection, writes the log's last lines, and returns the records
@@ -168,7 +156,7 @@ impl ServerCore {
             log::warn!("{left} connections did not end within {} s", LEAVE.as_secs());
         }
         drop((lobby, listener));
-        let records = logger.records();
+        let records = logger.records.clone();
         logger.finish()?;
         Ok(records.try_iter().collect())
     }

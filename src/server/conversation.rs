@@ -1,6 +1,6 @@
 //! The server's end of a control connection: from the opening line to the summary.
 
-use std::{net::SocketAddr, ops::Range, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use crate::{
     error::{Error, Phase, Result},
@@ -30,7 +30,7 @@ use crate::{
         lobby::{Lobby, SeatRequest},
         patience::Patience,
         receipt::{client_failure, hashing, read_receipt},
-        transport::{EarlyReply, SendJob, SendResult},
+        transport::{EarlyReply, NativeJob, SendJob, SendResult},
     },
     transfer::{Evidence, Outcome, Transfer},
     units::Moment,
@@ -122,13 +122,13 @@ fn read_hello(
         }
         (hello, None) => return Ok(hello),
     };
-    warn_of_stranger(lines.peer(), shown);
-    Err(Error::refused(lines.peer(), told))
+    warn_of_stranger(lines.peer, shown);
+    Err(Error::refused(lines.peer, told))
 }
 
 fn read_opening(lines: &mut LineStream<'_>, deadline: Moment) -> Result<ClientHello> {
     let line = lines.read_line(deadline, Phase::Greet)?;
-    ClientHello::decode(&line).map_err(|error| Error::protocol(lines.peer(), error.to_string()))
+    ClientHello::decode(&line).map_err(|error| Error::protocol(lines.peer, error.to_string()))
 }
 
 /// Whether the client has proven `key`, and was given our proof in return. The client is first:
@@ -140,7 +140,7 @@ fn prove(lines: &mut LineStream<'_>, key: &Key, client: Challenge) -> Result<boo
     let asked = clock::now();
     let line = lines.read_line(asked.after(GREETING_LIMIT), Phase::Greet)?;
     let Ok(FromClient::Proof(proof)) = FromClient::decode(&line) else {
-        return Err(Error::protocol(lines.peer(), "no proof of the key after its challenge"));
+        return Err(Error::protocol(lines.peer, "no proof of the key after its challenge"));
     };
     if !is_same(proof.as_bytes(), key.proof(ConnectionEnd::Client, challenges).as_bytes()) {
         thread::sleep(clock::left(asked.after(WRONG_KEY_PAUSE)).unwrap_or_default());
@@ -181,7 +181,7 @@ fn list(lines: &LineStream<'_>, stream: &TcpStream, lobby: &Lobby, offered: &Sha
         Ok(answer) => {
             let deadline = clock::now().after(LIST_LIMIT);
             if let Err(stop) = copy::send_all(stream, &lines.sealed(&answer), deadline) {
-                log::debug!("{}: the list was not read: {stop:?}", lines.peer());
+                log::debug!("{}: the list was not read: {stop:?}", lines.peer);
             }
         }
         Err(error) => refuse(lines, ErrorCode::Changed, &error.to_string()),
@@ -207,18 +207,18 @@ fn reason_of(error: Error) -> String {
 fn converse(seat: Seat, run: u64, lines: &mut LineStream<'_>) {
     let Some((mut seat, mut offset)) = offer(seat, run, lines) else { return };
     // Now the system knows the round trip, also where the first segment was lost.
-    tcp_info::shorten_rto(seat.stream());
+    tcp_info::shorten_rto(&seat.stream);
     // What can be made before the gate is: behind it, every call of one seat delays another's start.
     let mut transfer = seat.transfer();
     let woke = loop {
         let measured = match seat.wait_for_call() {
             Ok(SeatCall::Released(woke)) => break woke,
             Ok(SeatCall::Measure(measurement)) => {
-                measurement.measure_seat(seat.id(), seat.stream(), lines)
+                measurement.measure_seat(seat.id, &seat.stream, lines)
             }
             Ok(SeatCall::Offer) => {
                 // The watcher has let go of the connection.
-                let _ = seat.stream().set_nonblocking(false);
+                let _ = seat.stream.set_nonblocking(false);
                 seat.send_session().on_seated(&seat);
                 match offer(seat, run, lines) {
                     Some(again) => (seat, offset) = again,
@@ -245,10 +245,10 @@ fn converse(seat: Seat, run: u64, lines: &mut LineStream<'_>) {
 
 /// OFFER to READY; `None` if the client lost its seat.
 fn offer(seat: Seat, run: u64, lines: &mut LineStream<'_>) -> Option<(Seat, u64)> {
-    let session = seat.session();
+    let session = &seat.session;
     let offer = Offer {
         session: session.id,
-        seat: seat.id(),
+        seat: seat.id,
         clients: session.clients,
         run: Some(run),
         via: session.via(),
@@ -304,7 +304,7 @@ fn code_of(end: &MusterEnd) -> ErrorCode {
 
 /// Waits for READY; each ALIVE that has got further gives the client more time.
 fn ready(seat: &Seat, lines: &mut LineStream<'_>) -> Result<u64> {
-    let size = seat.session().source.info.bytes;
+    let size = seat.session.source.info.bytes;
     let mut patience = Patience::new(clock::now(), hashing(seat));
     loop {
         // A client that talks on without end would never see that its connection was closed.
@@ -315,28 +315,28 @@ fn ready(seat: &Seat, lines: &mut LineStream<'_>) -> Result<u64> {
         let message = match FromClient::decode(&line) {
             Ok(message) => message,
             Err(error) if line.starts_with("LISTEN ") => {
-                let unknown = || Error::protocol(seat.id(), error.to_string());
+                let unknown = || Error::protocol(seat.id, error.to_string());
                 let control = seat.send_session().control().ok_or_else(unknown)?;
                 control.on_line(seat, &line)?;
                 continue;
             }
-            Err(error) => return Err(Error::protocol(lines.peer(), error.to_string())),
+            Err(error) => return Err(Error::protocol(lines.peer, error.to_string())),
         };
         match message {
             FromClient::Ready { offset } if offset <= size => return Ok(offset),
             FromClient::Ready { offset } => {
                 let what = format!("READY at byte {offset} of a file of {size}");
-                return Err(Error::protocol(lines.peer(), what));
+                return Err(Error::protocol(lines.peer, what));
             }
             FromClient::Alive { bytes } => {
                 if patience.renew(bytes, size, clock::now()) {
                     seat.note_progress();
                 }
             }
-            FromClient::Fail { reason, .. } => return Err(Error::refused(lines.peer(), reason)),
+            FromClient::Fail { reason, .. } => return Err(Error::refused(lines.peer, reason)),
             _ => {
                 return Err(Error::protocol(
-                    lines.peer(),
+                    lines.peer,
                     "a message before READY that comes after it",
                 ));
             }
@@ -351,7 +351,7 @@ fn transfer_to(
     offset: u64,
     transfer: &mut Transfer,
 ) -> Option<Vec<u8>> {
-    let info = &seat.session().source.info;
+    let info = &seat.session.source.info;
     let range = offset..info.bytes;
     let want = range.end - range.start;
     let send_session = seat.send_session();
@@ -362,19 +362,20 @@ fn transfer_to(
     preface.extend(FromServer::Go { bytes: want }.encode());
     let preface = lines.sealed(&preface).into_owned();
     let mut first = EarlyReply::default();
+    let job = NativeJob { preface, range, lines, reply: &mut first };
     let sent = match send_session.control() {
-        Some(control) => control.send_native(seat, preface, range, lines, &mut first),
-        None => send_payload(seat, preface, range, lines, &mut first),
+        Some(control) => control.send_native(seat, job),
+        None => send_payload(seat, job),
     };
     transfer.first_server = sent.first;
-    transfer.bytes_server = Some(seat.moved().load(Ordering::Relaxed));
+    transfer.bytes_server = Some(seat.moved.load(Ordering::Relaxed));
     let whole = sent.end.is_ok();
     let failure = match sent.end {
         Ok(()) => read_receipt(seat, lines, first, want, transfer).err(),
         Err(failure) => Some(client_failure(lines, first.line, failure, transfer)),
     };
-    transfer.counts = transfer.counts.of_client(seat.session().via());
-    send_session.add_counts(seat.id(), &mut transfer.counts);
+    transfer.counts = transfer.counts.of_client(seat.session.via());
+    send_session.add_counts(seat.id, &mut transfer.counts);
     transfer.evidence = transfer.evidence.or(seat.evidence(send_session.fills_control()));
     let mut changed = false;
     if let Some(failure) = failure {
@@ -384,7 +385,7 @@ fn transfer_to(
             // Whatever is said into an unfinished payload would be taken for a part of it.
             return None;
         }
-    } else if let Some(change) = seat.session().source.change() {
+    } else if let Some(change) = seat.session.source.change() {
         // A copy of what was offered stays whole; its client is told all the same.
         changed = transfer.outcome == Outcome::Corrupt;
         transfer.reason = Some(change);
@@ -401,7 +402,7 @@ fn transfer_to(
             last: transfer.seconds_server,
             woke: transfer.woke.unwrap_or_default(),
             first: transfer.first_server,
-            sender: send_session.sender(seat.stream()),
+            sender: send_session.sender(&seat.stream),
             counts: transfer.counts,
             evidence: if send_session.fills_control() {
                 transfer.evidence
@@ -415,24 +416,14 @@ fn transfer_to(
 
 /// Moves the payload by a transport that leaves the control connection to us; the client answers
 /// its first block there.
-fn send_payload(
-    seat: &Seat,
-    preface: Vec<u8>,
-    range: Range<u64>,
-    lines: &mut LineStream<'_>,
-    reply: &mut EarlyReply,
-) -> SendResult {
+fn send_payload(seat: &Seat, job: NativeJob<'_, '_>) -> SendResult {
+    let NativeJob { preface, range, lines, reply } = job;
     let mut answer = |until: Moment| {
-        reply.line = read_held(lines, until);
-        reply.heard_at = Some(lines.last_read_at());
-        reply.sent = seat.moved().load(Ordering::Relaxed);
+        let line = lines.read_line(until, Phase::Transfer).ok();
+        reply.line = line.filter(|line| FromClient::decode(line) != Ok(FromClient::Held));
+        reply.heard_at = Some(lines.read_at);
+        reply.sent = seat.moved.load(Ordering::Relaxed);
     };
     let job = SendJob { preface, range, answer: &mut answer };
     seat.send_session().send(seat, job)
-}
-
-/// Reads the answer to the first block; gives back a line that is something else.
-fn read_held(lines: &mut LineStream<'_>, until: Moment) -> Option<String> {
-    let line = lines.read_line(until, Phase::Transfer).ok()?;
-    (FromClient::decode(&line) != Ok(FromClient::Held)).then_some(line)
 }

@@ -106,7 +106,7 @@ impl Drop for EchoPlace<'_> {
 /// # Errors
 /// An order that is malformed or one too many, or a socket that cannot be opened.
 pub(super) fn serve(lines: &mut LineStream<'_>, lobby: &Lobby, limits: &EchoLimits) -> Result<()> {
-    let peer = address::canonical(lines.peer());
+    let peer = address::canonical(lines.peer);
     let _place = limits.begin()?;
     let deadline = clock::now().after(ECHO_LIMIT);
     let mut here = address::canonical(lines.local()?);
@@ -164,10 +164,7 @@ pub(super) fn serve(lines: &mut LineStream<'_>, lobby: &Lobby, limits: &EchoLimi
 
 /// A socket that sends to the group; `None` where this host cannot.
 fn open_group(route: GroupRoute, here: SocketAddr) -> Option<UdpSocket> {
-    let from = match (route.interface, here.ip()) {
-        (Some(interface), _) | (None, IpAddr::V4(interface)) => interface,
-        (None, IpAddr::V6(_)) => return None,
-    };
+    let from = route.interface.or_else(|| address::ipv4(here.ip()))?;
     let socket = UdpSocket::bind((from, 0)).ok()?;
     socket.set_multicast_ttl_v4(route.ttl).ok()?;
     Some(socket)

@@ -28,7 +28,7 @@ use crate::{
         },
         history::History,
         session_log::LogHandle,
-        transport::{GroupRoute, Transport},
+        transport::{GroupRoute, SendPlan, Transport},
     },
     session::{FileInfo, SessionId, Via},
     text::{FileName, choice, escape},
@@ -76,13 +76,6 @@ struct LobbyState {
 
 /// What a client can do that asked for another way.
 const WITHOUT: &str = "; without --via the client takes that way";
-
-impl LobbyState {
-    /// The open muster of `file` that has a seat left.
-    fn with_room(&self, file: &FileName) -> Option<&Arc<Gate>> {
-        self.gates.iter().find(|gate| gate.session.source.info.name == *file && gate.has_room())
-    }
-}
 
 impl Lobby {
     /// A server's sessions, none yet.
@@ -256,7 +249,8 @@ impl Lobby {
             return refuse("it is ending");
         }
         // Another first client may have begun it since: then there is room after all.
-        if state.with_room(file).is_some() {
+        let is_of = |gate: &Arc<Gate>| gate.session.source.info.name == *file;
+        if state.gates.iter().any(|gate| is_of(gate) && gate.has_room()) {
             return Ok(false);
         }
         if self.settings.one_off && state.begun > 0 {
@@ -285,16 +279,15 @@ impl Lobby {
             return Err(Error::refused("the server", reason));
         };
         let source = Arc::new(self.catalog.open(file, &catalog::silent)?);
-        let transport = self.transport(via);
-        let send_session = transport.prepare(&source, clients, self.settings.rate)?;
+        let plan = SendPlan { source, clients, rate: self.settings.rate };
+        let send_session = self.transport(via).prepare(&plan)?;
         send_session.prepare_connection(&client.stream)?;
-        let auto =
-            is_auto.then(|| AutoSetup::new(&self.transports, &source, clients, self.settings.rate));
+        let auto = is_auto.then(|| AutoSetup::new(&self.transports, &plan));
         let session = SessionInfo {
             id: SessionId(clock::random()),
             via,
             chosen: OnceLock::new(),
-            source,
+            source: plan.source,
             clients,
             roster: self.settings.roster.clone(),
             stall: self.settings.stall,
@@ -392,7 +385,7 @@ impl Lobby {
 
     /// The results that are in the log, for every face that shows them.
     pub fn history(&self) -> &Arc<History> {
-        self.log.history()
+        &self.log.history
     }
 
     /// Opens the gate of `session` for the clients that are ready; `false` where there is no such
@@ -448,12 +441,7 @@ mod tests {
             Via::Tcp
         }
 
-        fn prepare(
-            &self,
-            _: &Arc<catalog::Source>,
-            _: u16,
-            _: Option<crate::units::Rate>,
-        ) -> Result<Box<dyn SendSession>> {
+        fn prepare(&self, _: &SendPlan) -> Result<Box<dyn SendSession>> {
             Ok(Box::new(Self))
         }
     }

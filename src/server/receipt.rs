@@ -35,7 +35,7 @@ pub(super) fn read_receipt(
     want: u64,
     transfer: &mut Transfer,
 ) -> Result<(), TransferFailure> {
-    let stall = seat.session().stall;
+    let stall = seat.session.stall;
     // What is in the client's buffers is still on its way: before LAST the stall limit holds.
     let last = crate::net::copy::deadline(want, stall);
     let mut reading = ReceiptReading {
@@ -50,11 +50,11 @@ pub(super) fn read_receipt(
             Some(line) => Ok(line),
             None => lines.read_line(reading.patience.deadline, Phase::Receipt),
         };
-        let is_early = first.sent < want && first.heard_at == Some(lines.last_read_at());
+        let is_early = first.sent < want && first.heard_at == Some(lines.read_at);
         let line = line.map_err(|error| silent(&error, reading.transfer))?;
         let message = FromClient::decode(&line)
             .map_err(|error| TransferFailure::new(Outcome::Cut, error.to_string()))?;
-        if reading.on_message(message, lines.last_read_at(), is_early)? {
+        if reading.on_message(message, lines.read_at, is_early)? {
             return Ok(());
         }
     }
@@ -80,7 +80,7 @@ impl ReceiptReading<'_> {
         is_early: bool,
     ) -> Result<bool, TransferFailure> {
         let cut = |reason: String| Err(TransferFailure::new(Outcome::Cut, reason));
-        let info = &self.seat.session().source.info;
+        let info = &self.seat.session.source.info;
         let at = now.since(self.seat.release().released());
         let is_last_in = self.transfer.seconds_server.is_some();
         match message {
@@ -206,7 +206,7 @@ const FILE_WORK: u64 = SLOWEST_HASH / 100;
 
 /// The bytes of all copies of the session, which may be on one host.
 fn shared_bytes(seat: &Seat) -> u64 {
-    let session = seat.session();
+    let session = &seat.session;
     let files = session.source.tree().map_or(0, |tree| tree.manifest.entries() as u64);
     let bytes = session.source.info.bytes.saturating_add(files * FILE_WORK);
     bytes.saturating_mul(u64::from(session.clients))

@@ -60,14 +60,17 @@ enum LogEvent {
 #[derive(Clone, Debug)]
 pub struct LogHandle {
     entries: Sender<LogEvent>,
-    history: Arc<History>,
+    /// What has been written.
+    pub history: Arc<History>,
 }
 
 /// The logger thread.
 #[derive(Debug)]
 pub struct SessionLogger {
     log: Option<LogHandle>,
-    records: Receiver<Record>,
+    /// The finished sessions, each once its last line is in the log. Of those that nobody takes only
+    /// the newest are kept, as many as the [`History`] keeps.
+    pub records: Receiver<Record>,
     thread: Option<JoinHandle<Result<()>>>,
 }
 
@@ -123,12 +126,6 @@ impl SessionLogger {
         self.log.clone().expect("the logger has a handle of its own until it is finished")
     }
 
-    /// The finished sessions, each once its last line is in the log. Of those that nobody takes only
-    /// the newest are kept, as many as the [`History`] keeps.
-    pub fn records(&self) -> Receiver<Record> {
-        self.records.clone()
-    }
-
     /// Waits until everything that has been said so far is written, and ends the log. What a log
     /// says later is lost: a thread that does not end must not hold the end of the program.
     ///
@@ -172,11 +169,6 @@ impl LogHandle {
     /// The session is over.
     pub fn close(&self, session: SessionId) {
         self.send(LogEvent::Closed(session));
-    }
-
-    /// What has been written.
-    pub fn history(&self) -> &Arc<History> {
-        &self.history
     }
 
     fn send(&self, entry: LogEvent) {

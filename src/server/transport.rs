@@ -14,8 +14,9 @@ use std::{
 
 use crate::{
     digest,
-    error::Result,
-    net::{line_stream::LineStream, primitives::TcpStream},
+    error::{Error, Phase, Result},
+    net::{clock, line_stream::LineStream, primitives::TcpStream},
+    proto::native::FromClient,
     server::{catalog::Source, gate::SeatConnection},
     session::{SeatId, Via},
     transfer::{Counts, Outcome},
@@ -27,16 +28,11 @@ pub trait Transport: fmt::Debug + Send + Sync {
     /// Its word.
     fn via(&self) -> Via;
 
-    /// Gets ready for one session of `clients` seats, whose payload is sent at `rate` in all.
+    /// Gets ready for one session.
     ///
     /// # Errors
     /// Why the session cannot be sent this way; its clients are refused with it.
-    fn prepare(
-        &self,
-        source: &Arc<Source>,
-        clients: u16,
-        rate: Option<Rate>,
-    ) -> Result<Box<dyn SendSession>>;
+    fn prepare(&self, plan: &SendPlan) -> Result<Box<dyn SendSession>>;
 
     /// Where its datagrams for all clients go; asked again it may be another group.
     fn group_route(&self) -> Option<GroupRoute> {
@@ -47,6 +43,17 @@ pub trait Transport: fmt::Debug + Send + Sync {
     fn serves_http(&self) -> bool {
         false
     }
+}
+
+/// What one session sends, and to how many.
+#[derive(Clone, Debug)]
+pub struct SendPlan {
+    /// The file.
+    pub source: Arc<Source>,
+    /// How many seats there are.
+    pub clients: u16,
+    /// How fast the payload is sent in all; `None` is as fast as it goes.
+    pub rate: Option<Rate>,
 }
 
 /// Where a server's multicast goes.
@@ -66,7 +73,10 @@ pub trait SendSession: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// Why this client cannot be served.
-    fn prepare_connection(&self, stream: &TcpStream) -> Result<()>;
+    fn prepare_connection(&self, stream: &TcpStream) -> Result<()> {
+        let _ = stream;
+        Ok(())
+    }
 
     /// A client has a seat, and is about to be told so.
     fn on_seated(&self, seat: &SeatConnection) {
@@ -81,13 +91,17 @@ pub trait SendSession: fmt::Debug + Send + Sync {
         format!("{}, {}", self.description(stream), digest::engine())
     }
 
-    /// Moves the bytes to one seat that has just gone through the gate.
-    fn send(&self, seat: &SeatConnection, job: SendJob<'_>) -> SendResult;
+    /// Moves the bytes to one seat that has just gone through the gate; with a [`ControlExtension`]
+    /// to one whose client is not native, which most of these ways cannot.
+    fn send(&self, seat: &SeatConnection, _: SendJob<'_>) -> SendResult {
+        let reason = format!("only a gatecast client can receive via {}", seat.session.via());
+        SendResult { first: None, end: Err(TransferFailure::new(Outcome::Refused, reason)) }
+    }
 
     /// True when the payload travels on the control connection, so that nothing may be written
     /// there before it is complete.
     fn fills_control(&self) -> bool {
-        true
+        self.control().is_none()
     }
 
     /// For a way in which clients talk to each other: where those are that have proven a key, if
@@ -123,18 +137,14 @@ pub trait ControlExtension {
     ///
     /// # Errors
     /// This transport knows no such line, or cannot serve what it asks for.
-    fn on_line(&self, seat: &SeatConnection, line: &str) -> Result<()>;
+    fn on_line(&self, seat: &SeatConnection, line: &str) -> Result<()> {
+        let _ = line;
+        Err(Error::protocol(seat.id, "this way has no line of its own"))
+    }
 
-    /// Moves the bytes to a native client and reads its lines meanwhile; leaves in `reply` the
+    /// Moves the bytes to a native client and reads its lines meanwhile; leaves in `job.reply` the
     /// first line that is not this transport's own.
-    fn send_native(
-        &self,
-        seat: &SeatConnection,
-        preface: Vec<u8>,
-        range: Range<u64>,
-        lines: &mut LineStream<'_>,
-        reply: &mut EarlyReply,
-    ) -> SendResult;
+    fn send_native(&self, seat: &SeatConnection, job: NativeJob<'_, '_>) -> SendResult;
 }
 
 /// What only some ways know of a seat while its bytes move.
@@ -158,6 +168,44 @@ pub struct SendJob<'a> {
     pub range: Range<u64>,
     /// Waits until the client has answered its first block, at most until the moment given.
     pub answer: &'a mut dyn FnMut(Moment),
+}
+
+/// What a native client is to get, and the control connection on which it answers.
+#[derive(Debug)]
+pub struct NativeJob<'a, 'b> {
+    /// Said just before the first payload byte.
+    pub preface: Vec<u8>,
+    /// The part of the file that the client lacks.
+    pub range: Range<u64>,
+    /// The control connection.
+    pub lines: &'a mut LineStream<'b>,
+    /// Where the first line goes that is not the way's own.
+    pub reply: &'a mut EarlyReply,
+}
+
+impl NativeJob<'_, '_> {
+    /// The client's next line that is no HELD, if one comes within `patience`.
+    ///
+    /// # Errors
+    /// The connection failed, or the line breaks the protocol.
+    pub fn next_line(
+        &mut self,
+        patience: Duration,
+    ) -> std::result::Result<Option<String>, TransferFailure> {
+        match self.lines.read_line(clock::now().after(patience), Phase::Transfer) {
+            Ok(line) => {
+                Ok(Some(line).filter(|line| FromClient::decode(line) != Ok(FromClient::Held)))
+            }
+            Err(Error::TimedOut { .. }) => Ok(None),
+            Err(Error::Protocol { what, .. }) => Err(cut(what)),
+            Err(error) => Err(cut(error.to_string())),
+        }
+    }
+
+    /// The client has said `line`, its reply, when `sent` payload bytes had been sent.
+    pub fn end_with(&mut self, line: String, sent: u64) {
+        *self.reply = EarlyReply { line: Some(line), heard_at: Some(self.lines.read_at), sent };
+    }
 }
 
 /// What was heard of a native client while bytes were sent to it.

@@ -44,7 +44,7 @@ impl ProgressWatch {
         has: u64,
         what: &str,
     ) -> Result<bool, TransferFailure> {
-        let (now, session) = (clock::now(), seat.session());
+        let (now, session) = (clock::now(), &seat.session);
         let is_more = has > self.has;
         if is_more {
             (self.has, self.since) = (has, now);

@@ -2,7 +2,6 @@
 
 use std::{
     net::{SocketAddr, TcpStream},
-    sync::Arc,
     thread,
     time::Duration,
 };
@@ -12,13 +11,11 @@ use gatecast::internals::{
     http,
     http::HttpConfig,
     server::{
-        catalog::Source,
         gate::SeatConnection,
-        transport::{SendJob, SendResult, SendSession, Transport},
+        transport::{SendJob, SendPlan, SendResult, SendSession, Transport},
     },
     session::Via,
     transport::{swarm, swarm::torrents::SwarmServerConfig, udp, udp::config::UdpConfig},
-    units::Rate,
 };
 
 use crate::common::{
@@ -70,7 +67,7 @@ impl Transport for Unable {
         Via::Tcp
     }
 
-    fn prepare(&self, _: &Arc<Source>, _: u16, _: Option<Rate>) -> Result<Box<dyn SendSession>> {
+    fn prepare(&self, _: &SendPlan) -> Result<Box<dyn SendSession>> {
         Ok(Box::new(Self))
     }
 }

@@ -11,14 +11,12 @@ use gatecast::internals::{
     proto::{hosts::HostList, native::FromClient},
     report::{csv, json, scaling},
     server::{
-        catalog::Source,
         config::{AutoMode, ServerConfig},
         gate::SeatConnection,
-        transport::{SeatDetail, SendJob, SendResult, SendSession, Transport},
+        transport::{SeatDetail, SendJob, SendPlan, SendResult, SendSession, Transport},
     },
     session::{SeatId, Via},
     transport::tcp,
-    units::Rate,
 };
 
 use crate::{
@@ -401,13 +399,8 @@ impl Transport for Holes {
         Via::Udp
     }
 
-    fn prepare(
-        &self,
-        source: &Arc<Source>,
-        clients: u16,
-        rate: Option<Rate>,
-    ) -> Result<Box<dyn SendSession>> {
-        Ok(Box::new(HolesLine(self.0.prepare(source, clients, rate)?)))
+    fn prepare(&self, plan: &SendPlan) -> Result<Box<dyn SendSession>> {
+        Ok(Box::new(HolesLine(self.0.prepare(plan)?)))
     }
 }
 
@@ -446,7 +439,7 @@ fn page_shows_loss_and_where_it_is() {
                 settings.rate = bytes_per_second(100_000);
             },
             |host| {
-                let way = tcp::send::TcpTransport::new(Via::Tcp, host.settings());
+                let way = tcp::send::TcpTransport::new(Via::Tcp, &host.settings);
                 let way = Holes(way.expect("TCP"));
                 http::serve(tcp::serve(host).expect("TCP"), HttpConfig::default())
                     .expect("HTTP")

@@ -24,15 +24,14 @@ use gatecast::internals::{
     error::Result,
     server::{
         builder::ServerCoreBuilder,
-        catalog::{Catalog, Source},
+        catalog::Catalog,
         config::ServerConfig,
         gate::SeatConnection,
-        transport::{SendJob, SendResult, SendSession, Transport},
+        transport::{SendJob, SendPlan, SendResult, SendSession, Transport},
     },
     session::Via,
     transfer::{Outcome, Record},
     transport::tcp::send::TcpTransport,
-    units::Rate,
 };
 
 const SEATS: u16 = 25;
@@ -544,13 +543,8 @@ impl Transport for Watched {
         Via::Tcp
     }
 
-    fn prepare(
-        &self,
-        source: &Arc<Source>,
-        clients: u16,
-        rate: Option<Rate>,
-    ) -> Result<Box<dyn SendSession>> {
-        Ok(Box::new(WatchedSession(self.0.prepare(source, clients, rate)?)))
+    fn prepare(&self, plan: &SendPlan) -> Result<Box<dyn SendSession>> {
+        Ok(Box::new(WatchedSession(self.0.prepare(plan)?)))
     }
 }
 

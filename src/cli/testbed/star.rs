@@ -252,9 +252,7 @@ fn exec(star: Option<StarId>, host: usize, command: &[String]) -> Result<Verdict
     if !namespace::names().contains(&namespace) {
         return Err(refused(format!("star {id} has no host {host}")));
     }
-    let [program, arguments @ ..] = command else {
-        return Err(Error::usage("no program"));
-    };
+    let (program, arguments) = command.split_first().expect("clap takes one word at least");
     // The thread that entered the host becomes the program, and with it the whole process.
     let error = namespace::enter(&namespace::path_of(&namespace), || {
         namespace::name_host(&format!("host-{host}"));
@@ -287,9 +285,7 @@ fn run_beside(layout: &StarLayout, command: &[String], capture: &CaptureArgs) ->
     let stop = signals::stop_flag()?;
     let star = Star::build(layout, &stop)?;
     star.start_loss()?;
-    let [program, arguments @ ..] = command else {
-        return Err(Error::usage("no program"));
-    };
+    let (program, arguments) = command.split_first().expect("clap takes one word at least");
     let start = |wanted| Capture::start(&star.hosts, Some(&star), wanted);
     let capture = wanted.map(start).transpose()?;
     let child = Command::new(program)

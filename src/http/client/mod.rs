@@ -253,8 +253,8 @@ impl HttpFetch<'_> {
         }
         let method = self.order.copy.resolved()?;
         let copying = Copying {
-            stopped: Some(self.fetch.stop_flag()),
-            ..Copying::new(method, self.order.stall, self.client.moved())
+            stopped: Some(&self.fetch.stopped),
+            ..Copying::new(method, self.order.stall, &self.client.moved)
         };
         // A server that begins anew sends what the part holds already.
         file.cut(range.start).map_err(Error::io("shorten the part", &self.target.name))?;
@@ -270,7 +270,7 @@ impl HttpFetch<'_> {
         }
         let received = copy::receive(stream, file, range, &first, copying);
         let last = clock::now();
-        let bytes = self.client.moved().load(Ordering::Relaxed);
+        let bytes = self.client.moved.load(Ordering::Relaxed);
         transfer.bytes_client = Some(bytes);
         received.map_err(|stop| receive::stopped(stop, peer, self.order, (bytes, want)))?;
         // By this the server knows that the last byte was read; one that is gone knows it too.

@@ -147,16 +147,7 @@ impl BatchSocket {
         match kernel::receive_batch(&self.socket, batch, wait) {
             Err(error) if Error::is_timeout(&error) => Ok(0),
             // An answer to what was sent from this socket, or a signal: no datagram.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::Interrupted
-                        | io::ErrorKind::ConnectionRefused
-                        | io::ErrorKind::ConnectionReset // Windows calls it so.
-                ) =>
-            {
-                Ok(0)
-            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted || is_refusal(&error) => Ok(0),
             other => other,
         }
     }

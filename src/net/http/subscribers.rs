@@ -54,13 +54,10 @@ impl Subscribers {
 
 impl Drop for SubscriberPlace<'_> {
     fn drop(&mut self) {
-        let mut places = lock(&self.subscribers.0);
-        if let Some(count) = places.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                places.remove(&self.address);
-            }
-        }
+        lock(&self.subscribers.0).retain(|address, count| {
+            *count -= usize::from(*address == self.address);
+            *count > 0
+        });
     }
 }
 

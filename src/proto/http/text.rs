@@ -128,18 +128,9 @@ pub fn disposition(name: &str) -> String {
 
 /// Escapes `text` for HTML, so that nothing in it is markup.
 pub fn html(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for ch in crate::text::escape(text).chars() {
-        match ch {
-            '&' => safe.push_str("&amp;"),
-            '<' => safe.push_str("&lt;"),
-            '>' => safe.push_str("&gt;"),
-            '"' => safe.push_str("&quot;"),
-            '\'' => safe.push_str("&#39;"),
-            _ => safe.push(ch),
-        }
-    }
-    safe
+    let marks = [('&', "&amp;"), ('<', "&lt;"), ('>', "&gt;"), ('"', "&quot;"), ('\'', "&#39;")];
+    let escaped = crate::text::escape(text);
+    marks.into_iter().fold(escaped, |text, (mark, name)| text.replace(mark, name))
 }
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";

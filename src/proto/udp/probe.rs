@@ -17,7 +17,8 @@ use crate::units::{Moment, Rate};
 /// Finds a session's rate.
 #[derive(Clone, Debug)]
 pub struct Probe {
-    rate: Option<Rate>,
+    /// The rate of datagrams' bytes; `None` holds nothing back.
+    pub rate: Option<Rate>,
     state: ProbeState,
     /// The share that arrives when no queue is full.
     base: f64,
@@ -99,11 +100,6 @@ impl Probe {
     /// Nothing is known yet of a session with datagrams of so many bytes, and nothing held back.
     pub fn new(datagram: u64, now: Moment) -> Self {
         Self { rate: None, state: ProbeState::Free, base: 1.0, since: now, sent: 0, datagram }
-    }
-
-    /// The rate of datagrams' bytes; `None` holds nothing back.
-    pub fn rate(&self) -> Option<Rate> {
-        self.rate
     }
 
     /// So many bytes of datagrams were sent.
@@ -229,13 +225,13 @@ mod tests {
         let all_lost = |seen| Arrivals { seen, ..Arrivals::default() };
         assert!(!probe.handle(all_lost(REPORTED_MIN - 1), Moment(0).after(INTERVAL)));
         assert!(!probe.handle(all_lost(1000), Moment(0).after(INTERVAL / 2)));
-        assert_eq!(probe.rate(), None);
+        assert_eq!(probe.rate, None);
         probe.sent(1_000_000);
         assert!(probe.handle(all_lost(1000), Moment(0).after(INTERVAL)));
-        assert_eq!(probe.rate(), None, "once may be a queue that fills");
+        assert_eq!(probe.rate, None, "once may be a queue that fills");
         probe.sent(1_000_000);
         assert!(probe.handle(all_lost(1000), Moment(0).after(INTERVAL * 2)));
-        assert_eq!(probe.rate(), Some(LEAST), "never nothing at all");
+        assert_eq!(probe.rate, Some(LEAST), "never nothing at all");
     }
 
     #[test]
@@ -244,6 +240,6 @@ mod tests {
         probe.sent(u64::from(u32::MAX));
         let told = Arrivals { seen: 100, received: u64::MAX, per_second: u64::MAX };
         assert!(probe.handle(told, Moment(0).after(INTERVAL)));
-        assert_eq!(probe.rate(), None);
+        assert_eq!(probe.rate, None);
     }
 }

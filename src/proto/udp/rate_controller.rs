@@ -69,7 +69,7 @@ impl RateController {
 
     /// The rate of datagrams' bytes; `None` holds nothing back.
     pub fn rate(&self) -> Option<Rate> {
-        self.probe.rate()
+        self.probe.rate
     }
 
     /// So many bytes of datagrams were sent.

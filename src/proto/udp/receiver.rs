@@ -24,9 +24,11 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct BlockReceiver {
     stream: u32,
-    layout: BlockLayout,
+    /// How the file is cut into blocks.
+    pub layout: BlockLayout,
     mode: RepairMode,
-    blocks: Blocks,
+    /// The blocks.
+    pub blocks: Blocks,
     stats: StreamStats,
     counts: ReceiverCounts,
     /// The blocks below this were there before.
@@ -139,16 +141,6 @@ impl BlockReceiver {
     /// True when an END has said that everything was sent.
     pub fn is_ended(&self) -> bool {
         self.total.is_some()
-    }
-
-    /// The blocks.
-    pub fn blocks(&self) -> &Blocks {
-        &self.blocks
-    }
-
-    /// How the file is cut into blocks.
-    pub fn layout(&self) -> BlockLayout {
-        self.layout
     }
 
     /// From now on the stream is for this client alone: missing blocks are reported at once.
@@ -302,7 +294,7 @@ impl BlockReceiver {
         let seen = self.seen();
         let upto = self.total.filter(|total| before(seen, *total));
         ReceiverCounts {
-            corrupt: self.counts.corrupt - self.stats.confirmed(),
+            corrupt: self.counts.corrupt - self.stats.confirmed,
             figures: self.stats.finish(upto.unwrap_or(seen)),
             ..self.counts
         }

@@ -26,7 +26,8 @@ pub struct StreamStats {
     burst: u64,
     /// The number that would confirm a leap, and how many leaps were confirmed.
     leap: Option<u64>,
-    confirmed: u64,
+    /// How many datagrams that were refused turned out to be true, as the next one showed.
+    pub confirmed: u64,
     /// No leap needs to be confirmed.
     pub trusted: bool,
     transit: TransitTimes,
@@ -133,11 +134,6 @@ impl StreamStats {
             figures.reorder_extent = figures.reorder_extent.max(self.next - 1 - number);
         }
         self.next = self.next.max(number + 1);
-    }
-
-    /// How many datagrams that were refused turned out to be true, as the next one showed.
-    pub fn confirmed(&self) -> u64 {
-        self.confirmed
     }
 
     /// Different datagrams so far.
@@ -271,7 +267,7 @@ mod tests {
         assert!(!stats.record(leap + 7, 0, Moment(0)), "and another");
         assert_eq!(stats.next(), LEAP as u32 + 1);
         assert!(stats.record(leap + 8, 0, Moment(0)), "two in a row");
-        assert_eq!(stats.confirmed(), 1, "the one before was true");
+        assert_eq!(stats.confirmed, 1, "the one before was true");
         assert!(stats.record(0, 0, Moment(0)));
         let found = stats.finish(0);
         assert_eq!((found.unique, found.late), (4, 1));

@@ -14,18 +14,17 @@ use crate::{
         primitives::{Mutex, MutexGuard, TcpStream},
     },
     server::{
-        catalog::Source,
         gate::{
             Gate,
             measure::Measurement,
             pending::{ClientKind, MusterEnd, PendingClient},
             state::{AutoSetup, GateState, SeatCall, SeatPhase},
         },
-        transport::Transport,
+        transport::{SendPlan, Transport},
     },
     session::{SeatId, Via},
     transfer::auto::{self, AUTO_WAYS, AutoChoice, MeasuredSeat},
-    units::{Rate, micros},
+    units::micros,
 };
 
 /// How long the seats may take to get ready for the chosen way before the gate may open without one,
@@ -36,24 +35,19 @@ const SETTLE_LIMIT: Duration = Duration::from_secs(10);
 const OUTLETS_MAX: usize = 8;
 
 impl AutoSetup {
-    /// What a session of `source` may choose from; a way that cannot be prepared is not among it.
-    pub fn new(
-        transports: &[Box<dyn Transport>],
-        source: &Arc<Source>,
-        clients: u16,
-        rate: Option<Rate>,
-    ) -> Self {
+    /// What a session may choose from; a way that cannot be prepared is not among it.
+    pub fn new(transports: &[Box<dyn Transport>], plan: &SendPlan) -> Self {
         let is_other = |via: Via| AUTO_WAYS.contains(&via) && via != Via::Tcp;
         let others = || transports.iter().filter(|transport| is_other(transport.via()));
         let prepared = others().filter_map(|transport| {
-            let session = transport.prepare(source, clients, rate);
+            let session = transport.prepare(plan);
             let failed = |error: &_| log::warn!("not via {}: {error}", transport.via());
             Some((transport.via(), session.inspect_err(failed).ok()?))
         });
         Self {
             ways: Mutex::new(prepared.collect()),
             group: others().find_map(|transport| transport.group_route()),
-            rate,
+            rate: plan.rate,
         }
     }
 }

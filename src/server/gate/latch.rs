@@ -5,8 +5,6 @@
 //! and comes here; nobody goes on before all have come or the deadline is over. Whoever fails on
 //! the way counts down too. This is not a barrier: it ends without the missing.
 
-use std::sync::PoisonError;
-
 use crate::{
     net::{
         clock, lock,
@@ -51,14 +49,8 @@ impl Latch {
     }
 
     fn wait(&self, deadline: Moment) {
-        let mut missing = lock(&self.missing);
-        while *missing > 0 {
-            let Some(left) = clock::left(deadline) else {
-                return;
-            };
-            missing =
-                self.all_here.wait_timeout(missing, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
+        let left = clock::left(deadline).unwrap_or_default();
+        drop(self.all_here.wait_timeout_while(lock(&self.missing), left, |missing| *missing > 0));
     }
 }
 

@@ -182,7 +182,7 @@ impl Measurement {
             let deadline = self.begun.after(MEASURE_LIMIT);
             if let Err(stop) = copy::send_all(stream, &bytes, deadline) {
                 let what = format!("the connection took no burst: {stop:?}");
-                return Err(Error::protocol(lines.peer(), what));
+                return Err(Error::protocol(lines.peer, what));
             }
             if acked.is_none() {
                 // Nobody tells what came: some bytes warm the connection up, and no more.
@@ -237,7 +237,7 @@ impl Measurement {
                 }
                 _ => {
                     let what = "no message for a measurement";
-                    return Err(Error::protocol(lines.peer(), what));
+                    return Err(Error::protocol(lines.peer, what));
                 }
             }
         }
@@ -259,15 +259,10 @@ impl Measurement {
 
     /// Waits until `is_done`, or until then.
     fn wait(&self, until: Moment, is_done: impl Fn(&MeasureState) -> bool) -> bool {
-        let mut state = lock(&self.state);
-        loop {
-            if is_done(&state) {
-                return true;
-            }
-            let Some(left) = clock::left(until) else { return false };
-            let waited = self.changed.wait_timeout(state, left);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
+        let left = clock::left(until).unwrap_or_default();
+        let not_done = |state: &mut MeasureState| !is_done(state);
+        let waited = self.changed.wait_timeout_while(lock(&self.state), left, not_done);
+        is_done(&waited.unwrap_or_else(PoisonError::into_inner).0)
     }
 
     /// The session thread's part: the train, and the end. `from` are this host's addresses by which

@@ -79,6 +79,7 @@ pub struct Gate {
     changed: Condvar,
     /// Wakes the seats' threads; apart, so that a thousand of them sleep through the muster.
     decided: Condvar,
+    /// Set when the server ends.
     stopping: Arc<AtomicBool>,
     log: LogHandle,
     admission: Arc<Admission>,
@@ -227,11 +228,6 @@ impl Gate {
     /// What moves the bytes.
     pub fn send_session(&self) -> &dyn SendSession {
         &**self.chosen_session.get().unwrap_or(&self.send_session)
-    }
-
-    /// Set when the server ends.
-    fn stopping(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.stopping)
     }
 
     /// True while there is a seat that nobody has and nobody waits for.
@@ -398,7 +394,7 @@ impl Gate {
         self.log.release(session, release.date(), sender);
         release.open();
         let file = &self.session.source.info.name;
-        log::info!("session {session}: released {} seats for {file}", release.admitted());
+        log::info!("session {session}: released {} seats for {file}", release.admitted);
     }
 
     /// Waits until every seat has been left, which each thread does by a deadline of its own.

@@ -21,7 +21,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Release {
     barrier: Barrier,
-    admitted: usize,
+    /// How many seats are admitted.
+    pub admitted: usize,
     /// How many seats have come to the barrier.
     arrived: AtomicUsize,
     /// The moment of the release, microseconds; zero before.
@@ -46,11 +47,6 @@ impl Release {
             gap_us: AtomicU64::new(0),
             fair_start: Latch::new(admitted),
         }
-    }
-
-    /// How many seats are admitted.
-    pub fn admitted(&self) -> usize {
-        self.admitted
     }
 
     /// The moment of the release; the present while it is still to come.

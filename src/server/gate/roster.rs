@@ -3,10 +3,10 @@
 use std::{sync::PoisonError, time::Duration};
 
 use crate::{
-    net::{clock, primitives::MutexGuard},
+    net::primitives::MutexGuard,
     proto::{hosts::HostEntry, native::REASON_MAX},
     server::gate::{
-        Gate, WATCH,
+        Gate,
         pending::{MusterEnd, PendingClient},
         state::{GatePhase, GateState, SeatPhase, TakenSeat},
     },
@@ -33,14 +33,12 @@ impl Gate {
     /// muster is over.
     pub(super) fn wait_for_own_seat<'a>(
         &'a self,
-        mut state: MutexGuard<'a, GateState>,
+        state: MutexGuard<'a, GateState>,
         id: SeatId,
     ) -> (MutexGuard<'a, GateState>, bool) {
-        let until = clock::now().after(LEAVE_WAIT);
-        while state.seats.contains_key(&id) && clock::left(until).is_some() {
-            let waited = self.changed.wait_timeout(state, WATCH);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
+        let is_taken = |state: &mut GateState| state.seats.contains_key(&id);
+        let waited = self.changed.wait_timeout_while(state, LEAVE_WAIT, is_taken);
+        let state = waited.unwrap_or_else(PoisonError::into_inner).0;
         let is_open = matches!(state.phase, GatePhase::Mustering);
         let is_free = is_open && !state.seats.contains_key(&id);
         (state, is_free)

@@ -46,7 +46,7 @@ impl Seat {
     ) -> Result<Self, PendingClient> {
         let moved = Arc::new(AtomicU64::new(0));
         let (id, client) = gate.add(client, Arc::clone(&moved), until)?;
-        let (session, stopping) = (Arc::clone(&gate.session), gate.stopping());
+        let (session, stopping) = (Arc::clone(&gate.session), Arc::clone(&gate.stopping));
         Ok(Self {
             gate: Arc::clone(gate),
             connection: SeatConnection::new(id, &client, moved, session, stopping),
@@ -61,12 +61,12 @@ impl Seat {
 
     /// The client has `bytes` bytes of an earlier session already.
     pub fn resume(&self, bytes: u64) {
-        self.gate.resume(self.id(), bytes);
+        self.gate.resume(self.id, bytes);
     }
 
     /// The client has got further on its way to READY.
     pub fn note_progress(&self) {
-        self.gate.note_progress(self.id());
+        self.gate.note_progress(self.id);
     }
 
     /// The client is ready; waits at the gate and goes through it. Returns how long after the
@@ -87,10 +87,10 @@ impl Seat {
     /// # Errors
     /// The muster ended, or this client left it.
     pub fn wait_for_call(&mut self) -> Result<SeatCall, MusterEnd> {
-        self.gate.admission.set_ready(self.connection.peer());
+        self.gate.admission.set_ready(self.connection.peer);
         // From here the gate's watcher reads the connection, and it must not wait.
-        let release = match self.stream().set_nonblocking(true) {
-            Ok(()) => self.gate.wait_for_release(self.id()),
+        let release = match self.stream.set_nonblocking(true) {
+            Ok(()) => self.gate.wait_for_release(self.id),
             Err(_) => Err(MusterEnd::Left),
         };
         match release {
@@ -102,7 +102,7 @@ impl Seat {
                 Ok(SeatCall::Released(woke))
             }
             Err(end) => {
-                let _ = self.stream().set_nonblocking(false);
+                let _ = self.stream.set_nonblocking(false);
                 self.set_row(end.outcome(), end.to_string());
                 Err(end)
             }
@@ -111,7 +111,7 @@ impl Seat {
 
     /// Why the client cannot be released any more, where that is so before it is ready.
     pub fn muster_end(&self) -> Option<MusterEnd> {
-        self.gate.muster_end(self.id())
+        self.gate.muster_end(self.id)
     }
 
     /// The client lost its seat before the release.
@@ -121,7 +121,7 @@ impl Seat {
 
     /// The transfer is over, however it ended.
     pub fn finish(mut self, mut transfer: Transfer) {
-        match self.gate.given_up(self.id()) {
+        match self.gate.given_up(self.id) {
             _ if transfer.is_proven() => {}
             Some(reason) => transfer.fail(Outcome::TimedOut, reason),
             // We have closed the connection: it was not the client that broke it.
@@ -167,6 +167,6 @@ impl Drop for Seat {
                 log.leave(session, row);
             }
         }
-        self.gate.leave(self.id(), end);
+        self.gate.leave(self.id, end);
     }
 }

@@ -49,16 +49,23 @@ pub struct SessionInfo {
 /// One seat's client and session, without the gate.
 #[derive(Debug)]
 pub struct SeatConnection {
-    id: SeatId,
-    kind: ClientKind,
+    /// Its number.
+    pub id: SeatId,
+    /// The kind of its client.
+    pub kind: ClientKind,
     name: String,
-    peer: SocketAddr,
-    stream: Arc<TcpStream>,
-    moved: Arc<AtomicU64>,
-    session: Arc<SessionInfo>,
+    /// Its client's address.
+    pub peer: SocketAddr,
+    /// Its client's connection.
+    pub stream: Arc<TcpStream>,
+    /// Counts the payload bytes sent to it.
+    pub moved: Arc<AtomicU64>,
+    /// Its session.
+    pub session: Arc<SessionInfo>,
     /// The release that it went through; `None` before.
     release: Option<Arc<Release>>,
-    stopping: Arc<AtomicBool>,
+    /// Set when the server is ending.
+    pub stopping: Arc<AtomicBool>,
     /// What its sender saw of it.
     evidence: Mutex<Evidence>,
 }
@@ -100,36 +107,6 @@ impl SeatConnection {
         self.release.is_some()
     }
 
-    /// Its number.
-    pub fn id(&self) -> SeatId {
-        self.id
-    }
-
-    /// The kind of its client.
-    pub fn kind(&self) -> ClientKind {
-        self.kind
-    }
-
-    /// Its session.
-    pub fn session(&self) -> &SessionInfo {
-        &self.session
-    }
-
-    /// Its client's address.
-    pub fn peer(&self) -> SocketAddr {
-        self.peer
-    }
-
-    /// Its client's connection.
-    pub fn stream(&self) -> &TcpStream {
-        &self.stream
-    }
-
-    /// Counts the payload bytes sent to it.
-    pub fn moved(&self) -> &AtomicU64 {
-        &self.moved
-    }
-
     /// The release that it went through.
     ///
     /// # Panics
@@ -141,11 +118,6 @@ impl SeatConnection {
     /// The server is ending: a thread that waits for more of this client goes on without it.
     pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
-    }
-
-    /// Set when the server is ending.
-    pub fn stopping(&self) -> &AtomicBool {
-        &self.stopping
     }
 
     /// Keeps what its sender saw of it.

@@ -50,7 +50,7 @@ impl SeatLimits {
                 && seat.moved.load(Ordering::Relaxed) >= self.bytes
         };
         let whole = state.seats.values().filter(is_whole).count();
-        let late = self.is_late(whole, release.admitted(), took);
+        let late = self.is_late(whole, release.admitted, took);
         for (&id, seat) in &mut state.seats {
             if matches!(seat.phase, SeatPhase::Finished(_)) || seat.given_up.is_some() {
                 continue;

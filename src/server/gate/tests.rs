@@ -74,7 +74,7 @@ impl Watched {
         let gate = Gate::new(session, (Box::new(Nothing), None), muster, log, admission);
         let running = Arc::clone(&gate);
         thread::spawn(move || running.run());
-        let records = logger.records();
+        let records = logger.records.clone();
         Self { gate, logger, records, _folder: folder }
     }
 
@@ -335,7 +335,7 @@ fn clients_vanishing_at_random_never_open_or_hold_the_gate() {
                             let here = at_gate.load(Ordering::SeqCst);
                             assert!(here >= SEATS, "seed {seed}: released with {here}");
                             let release = seat.release();
-                            assert_eq!(release.admitted(), usize::from(SEATS), "seed {seed}");
+                            assert_eq!(release.admitted, usize::from(SEATS), "seed {seed}");
                             released.fetch_add(1, Ordering::SeqCst);
                             let transfer = seat.transfer();
                             seat.finish(transfer);

@@ -67,7 +67,7 @@ fn unwritable_log_folder_costs_the_log_and_not_the_session() {
     let file = folder.path().join("a file");
     fs::write(&file, b"").expect("room");
     let logger = SessionLogger::start(Some(file.join("logs"))).expect("a thread");
-    let records = logger.records();
+    let records = logger.records.clone();
     write_session(&logger, SessionId(7), 3);
     let record =
         records.recv_timeout(Duration::from_secs(20)).expect("the session is told of all the same");
@@ -125,7 +125,7 @@ fn a_full_disk_is_an_error_and_not_a_panic() {
 #[test]
 fn records_that_nobody_takes_are_bounded_in_sessions_and_rows() {
     let logger = SessionLogger::start(None).expect("a thread");
-    let (history, records) = (Arc::clone(logger.log_handle().history()), logger.records());
+    let (history, records) = (Arc::clone(&logger.log_handle().history), logger.records.clone());
     let write = |number: u64, rows: u16| {
         let log = logger.log_handle();
         log.open(record(SessionId(number), 1));
@@ -146,7 +146,7 @@ fn records_that_nobody_takes_are_bounded_in_sessions_and_rows() {
     assert_eq!(kept, [202, 203], "18,000 rows; 27,000 are too many");
 
     let logger = SessionLogger::start(None).expect("a thread");
-    let records = logger.records();
+    let records = logger.records.clone();
     (1..=200).for_each(|number| write_session(&logger, SessionId(number), 1));
     logger.finish().expect("no log to fail");
     let kept: Vec<u64> = records.try_iter().map(|record| record.session.0).collect();
@@ -157,7 +157,7 @@ fn records_that_nobody_takes_are_bounded_in_sessions_and_rows() {
 fn clients_that_left_have_so_many_rows_and_then_one_for_all() {
     let folder = tempfile::tempdir().expect("a folder");
     let logger = SessionLogger::start(Some(folder.path().to_owned())).expect("a thread");
-    let (log, records) = (logger.log_handle(), logger.records());
+    let (log, records) = (logger.log_handle(), logger.records.clone());
     let left = |session, count: u32| {
         for _ in 0..count {
             log.leave(session, Transfer::new(SeatId(1), "flood", Outcome::Refused));
@@ -174,7 +174,7 @@ fn clients_that_left_have_so_many_rows_and_then_one_for_all() {
         left(SessionId(number), 1);
         log.close(SessionId(number));
     }
-    let totals = Arc::clone(log.history());
+    let totals = Arc::clone(&log.history);
     logger.finish().expect("a log");
     let rows = record.transfers.len();
     assert!((1002..1100).contains(&rows), "{rows} rows");

@@ -10,12 +10,7 @@ use crate::{
     },
 };
 
-const STYLE: &str = "body{font-family:'DejaVu Sans',Arial,Helvetica,sans-serif;color:#222;\
-background:#fff;max-width:1240px;margin:2em auto;padding:0 1em;line-height:1.45}\
-figure{margin:2em 0}figure svg{max-width:100%;height:auto}figcaption{color:#444}\
-pre{overflow-x:auto;background:#f6f6f6;padding:1em;font-size:12px;line-height:1.35}\
-table{border-collapse:collapse}td{padding:.15em 1em .15em 0;vertical-align:top}\
-td:first-child{color:#555;white-space:nowrap}";
+const STYLE: &str = include_str!("page.css");
 
 /// The page.
 pub fn html(results: &Results, figures: &[Figure]) -> String {

@@ -152,7 +152,7 @@ impl Feed {
         (seat, proof): (SeatId, Digest),
         proven: impl FnOnce(),
     ) -> Result<()> {
-        let peer = lines.peer();
+        let peer = lines.peer;
         let right = ticket(self.spec.token, self.spec.session, seat);
         if !is_same(right.as_bytes(), proof.as_bytes()) {
             return Err(Error::protocol(peer, "a wrong ticket"));
@@ -193,14 +193,11 @@ impl Feed {
         while at < self.spec.bytes {
             let held = self.wait_beyond(at).ok_or(Error::Interrupted)?;
             lock(&self.state).sent.entry(seat).or_default().first.get_or_insert_with(clock::now);
+            let method = Method::Auto.resolved().unwrap_or(Method::Buffered);
             let copying = Copying {
-                method: Method::Auto.resolved().unwrap_or(Method::Buffered),
-                buffer: copy::COPY_BUF,
-                stall: self.spec.stall,
-                slowest: copy::SLOWEST,
                 pacer: self.spec.pacer.as_ref(),
-                moved: &link.moved,
                 stopped: Some(&self.closed),
+                ..Copying::new(method, self.spec.stall, &link.moved)
             };
             copy::send(&self.spec.file, at..held, &link.stream, copying).map_err(
                 |stop| match stop {
@@ -221,7 +218,7 @@ impl Feed {
             match lines.read_line(clock::now().after(LOOK_EVERY), Phase::Muster) {
                 Ok(line) => match ChainLine::decode(&line) {
                     Ok(ChainLine::Take(at)) if at <= self.spec.bytes => return Ok(at),
-                    _ => return Err(Error::protocol(lines.peer(), "no TAKE within the file")),
+                    _ => return Err(Error::protocol(lines.peer, "no TAKE within the file")),
                 },
                 // The muster's own time limits this.
                 Err(Error::TimedOut { .. }) if !self.is_closed() => {}

@@ -107,7 +107,7 @@ impl Chains {
         let state = MembersState { chain, seats: BTreeMap::new(), next_tick: Moment(0) };
         let members = Arc::new(ChainMembers {
             feed: Feed::new(spec),
-            has_roster: seat.session().roster.is_some(),
+            has_roster: seat.session.roster.is_some(),
             state: Mutex::new(state),
         });
         lock(&self.0).insert(session, Arc::downgrade(&members));
@@ -131,8 +131,8 @@ impl ChainMembers {
     /// The terms of a seat, which whoever had it before cannot use.
     pub fn terms(&self, seat: &SeatConnection) -> ChainLine {
         let token = random_token();
-        let entry = ChainSeat { token, ip: ip_of(seat.peer()), member: None };
-        let before = lock(&self.state).seats.insert(seat.id(), entry);
+        let entry = ChainSeat { token, ip: ip_of(seat.peer), member: None };
+        let before = lock(&self.state).seats.insert(seat.id, entry);
         before.iter().for_each(ChainSeat::close);
         ChainLine::Terms(token)
     }

@@ -25,7 +25,7 @@ pub mod upstream;
 /// Adds the chain to a server: the way, and the connections of its members.
 pub fn serve(host: ServerCoreBuilder) -> ServerCoreBuilder {
     let chains = Arc::new(Chains::default());
-    let has_key = host.settings().key.is_some();
+    let has_key = host.settings.key.is_some();
     let serving = Arc::clone(&chains);
     host.transport(Box::new(ChainTransport { chains, has_key })).handler(
         Greeting::Chain,

@@ -79,12 +79,9 @@ impl ReceiveTransport for ChainReceiver {
         Via::Chain
     }
 
-    fn prepare(
-        &self,
-        context: &PrepareContext<'_>,
-        lines: &mut LineStream<'_>,
-    ) -> Result<Box<dyn ReceiveSession>> {
-        let (offer, server) = (context.offer, lines.peer());
+    fn prepare(&self, context: PrepareContext<'_, '_>) -> Result<Box<dyn ReceiveSession>> {
+        let PrepareContext { lines, offer, file } = context;
+        let server = lines.peer;
         let line = lines.read_line(clock::now().after(OFFER_LIMIT), Phase::Offer)?;
         let Ok(ChainLine::Terms(token)) = ChainLine::decode(&line) else {
             return Err(Error::protocol(server, "no terms of its chain"));
@@ -92,7 +89,7 @@ impl ReceiveTransport for ChainReceiver {
         let feed = Feed::new(FeedSpec {
             session: offer.session,
             token,
-            file: context.file.clone(),
+            file: file.clone(),
             bytes: offer.file.bytes,
             stall: LINK_STALL,
             pacer: None,
@@ -237,9 +234,7 @@ impl Drop for ChainReceiving {
         self.upstream.close();
         self.listener.stop();
         // Threads that are ending only read.
-        if let Some(Err(error)) = self.feed.spec.file.file().map(|file| file.unlock()) {
-            log::debug!("cannot unlock the copy: {error}");
-        }
+        self.feed.spec.file.unlock();
     }
 }
 
@@ -255,7 +250,7 @@ fn may_go_on(context: &ReceiveContext<'_>, taking: &Taking) -> Result<()> {
 
 /// Why nobody gives any more: in the server's words, where it said some.
 fn gone(context: &ReceiveContext<'_>, lines: &mut LineStream<'_>, at: u64) -> Error {
-    let peer = lines.peer();
+    let peer = lines.peer;
     let said = lines.read_line(clock::now().after(LAST_WORDS_LIMIT), Phase::Transfer);
     match said.map(|line| FromServer::decode(&line)) {
         Ok(Ok(FromServer::Error { code, reason })) => server_error(peer, code, reason),

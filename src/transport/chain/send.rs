@@ -2,25 +2,22 @@
 
 use std::{
     net::{IpAddr, TcpStream},
-    ops::Range,
     sync::{Arc, OnceLock, atomic::Ordering},
     time::Duration,
 };
 
 use crate::{
-    error::{Error, Phase, Result},
-    net::{clock, copy, line_stream::LineStream, pacing::Pacer},
-    proto::native::FromClient,
+    error::Result,
+    net::{clock, copy, pacing::Pacer},
     server::{
         catalog::Source,
         gate::SeatConnection,
         transport::{
-            ControlExtension, EarlyReply, SendJob, SendResult, SendSession, TransferFailure,
+            ControlExtension, NativeJob, SendPlan, SendResult, SendSession, TransferFailure,
             Transport,
         },
     },
     session::Via,
-    transfer::Outcome,
     transport::{
         ProgressWatch,
         chain::{
@@ -62,17 +59,12 @@ impl Transport for ChainTransport {
         Via::Chain
     }
 
-    fn prepare(
-        &self,
-        source: &Arc<Source>,
-        _: u16,
-        rate: Option<Rate>,
-    ) -> Result<Box<dyn SendSession>> {
+    fn prepare(&self, plan: &SendPlan) -> Result<Box<dyn SendSession>> {
         Ok(Box::new(ChainSession {
             chains: Arc::clone(&self.chains),
             has_key: self.has_key,
-            source: Arc::clone(source),
-            rate,
+            source: Arc::clone(&plan.source),
+            rate: plan.rate,
             members: OnceLock::new(),
         }))
     }
@@ -82,11 +74,11 @@ impl ChainSession {
     fn members(&self, seat: &SeatConnection) -> &ChainMembers {
         self.members.get_or_init(|| {
             let spec = FeedSpec {
-                session: seat.session().id,
+                session: seat.session.id,
                 token: random_token(),
                 file: self.source.file.clone(),
                 bytes: self.source.info.bytes,
-                stall: seat.session().stall,
+                stall: seat.session.stall,
                 pacer: self.rate.map(Pacer::new),
             };
             self.chains.begin(seat, spec)
@@ -98,41 +90,24 @@ impl ChainSession {
     fn wait(
         &self,
         seat: &SeatConnection,
-        offset: u64,
-        lines: &mut LineStream<'_>,
-        reply: &mut EarlyReply,
+        job: &mut NativeJob<'_, '_>,
     ) -> Result<(), TransferFailure> {
+        let offset = job.range.start;
         let (members, mut watch) = (self.members(seat), ProgressWatch::new(offset));
         loop {
-            match lines.read_line(clock::now().after(CHECK_EVERY), Phase::Transfer) {
-                Ok(line) if FromClient::decode(&line) == Ok(FromClient::Held) => {}
-                Ok(line) => {
-                    // The others may have sent it all; its digest tells.
-                    let (sent, heard_at) = (self.source.info.bytes, Some(lines.last_read_at()));
-                    *reply = EarlyReply { line: Some(line), heard_at, sent };
-                    return Ok(());
-                }
-                Err(Error::TimedOut { .. }) => {}
-                Err(Error::Protocol { what, .. }) => return Err(cut(what)),
-                Err(error) => return Err(cut(error.to_string())),
+            if let Some(line) = job.next_line(CHECK_EVERY)? {
+                job.end_with(line, self.source.info.bytes);
+                return Ok(());
             }
-            let has = members.progress(seat.id());
+            let has = members.progress(seat.id);
             if watch.update(seat, has, "byte")? {
-                seat.moved().store(has - offset, Ordering::Relaxed);
+                seat.moved.store(has - offset, Ordering::Relaxed);
             }
         }
     }
 }
 
 impl SendSession for ChainSession {
-    fn prepare_connection(&self, _: &TcpStream) -> Result<()> {
-        Ok(())
-    }
-
-    fn fills_control(&self) -> bool {
-        false
-    }
-
     fn only_peers(&self) -> Vec<IpAddr> {
         let members = self.members.get().filter(|_| self.has_key);
         members.into_iter().flat_map(|members| members.addresses()).collect()
@@ -145,11 +120,6 @@ impl SendSession for ChainSession {
     fn control(&self) -> Option<&dyn ControlExtension> {
         Some(self)
     }
-
-    fn send(&self, _: &SeatConnection, _: SendJob<'_>) -> SendResult {
-        let reason = "only a gatecast client can receive via chain";
-        SendResult { first: None, end: Err(TransferFailure::new(Outcome::Refused, reason)) }
-    }
 }
 
 impl ControlExtension for ChainSession {
@@ -157,35 +127,25 @@ impl ControlExtension for ChainSession {
         self.members(seat).terms(seat).encode()
     }
 
-    fn on_line(&self, seat: &SeatConnection, _: &str) -> Result<()> {
-        Err(Error::protocol(seat.id(), "no line of a chain on this connection"))
-    }
-
-    fn send_native(
-        &self,
-        seat: &SeatConnection,
-        preface: Vec<u8>,
-        range: Range<u64>,
-        lines: &mut LineStream<'_>,
-        reply: &mut EarlyReply,
-    ) -> SendResult {
+    fn send_native(&self, seat: &SeatConnection, mut job: NativeJob<'_, '_>) -> SendResult {
+        let is_empty = job.range.is_empty();
         drop(seat.release().fair_start.guard());
         let members = self.members(seat);
-        members.release(range.end);
-        let deadline = clock::now().after(seat.session().stall);
-        let end = match copy::send_all(seat.stream(), &preface, deadline) {
+        members.release(job.range.end);
+        let deadline = clock::now().after(seat.session.stall);
+        let end = match copy::send_all(&seat.stream, &job.preface, deadline) {
             Err(_) => Err(cut("the connection failed at GO")),
-            Ok(()) if range.is_empty() => Ok(()),
-            Ok(()) => self.wait(seat, range.start, lines, reply),
+            Ok(()) if is_empty => Ok(()),
+            Ok(()) => self.wait(seat, &mut job),
         };
         let mut until = clock::now();
         if end.is_err() {
-            members.drop_member(seat.id());
-        } else if !range.is_empty() {
+            members.drop_member(seat.id);
+        } else if !is_empty {
             until = until.after(COUNT_LIMIT);
         }
-        let sent = members.feed.sent(seat.id(), until);
-        seat.moved().store(sent.bytes, Ordering::Relaxed);
+        let sent = members.feed.sent(seat.id, until);
+        seat.moved.store(sent.bytes, Ordering::Relaxed);
         let released = seat.release().released();
         SendResult { first: sent.first.map(|first| first.since(released)), end }
     }

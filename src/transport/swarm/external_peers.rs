@@ -65,13 +65,10 @@ impl ExternalPlace {
 
 impl Drop for ExternalPlace {
     fn drop(&mut self) {
-        let mut open = lock(&self.of.open);
-        if let Some(here) = open.get_mut(&self.origin) {
-            *here -= 1;
-            if *here == 0 {
-                open.remove(&self.origin);
-            }
-        }
+        lock(&self.of.open).retain(|origin, here| {
+            *here -= usize::from(*origin == self.origin);
+            *here > 0
+        });
     }
 }
 

@@ -52,10 +52,10 @@ pub fn serve(
     host: ServerCoreBuilder,
     mut config: SwarmServerConfig,
 ) -> (ServerCoreBuilder, Arc<Torrents>) {
-    config.seats_only |= host.settings().closes(Greeting::Swarm);
-    let torrents = Torrents::new(config, host.downloads());
-    if host.settings().via == Some(Via::Swarm) || host.settings().auto == AutoMode::Always {
-        torrents.prepare(host.catalog());
+    config.seats_only |= host.settings.closes(Greeting::Swarm);
+    let torrents = Torrents::new(config, Arc::clone(&host.downloads));
+    if host.settings.via == Some(Via::Swarm) || host.settings.auto == AutoMode::Always {
+        torrents.prepare(&host.catalog);
     }
     let serving = Arc::clone(&torrents);
     let host = host

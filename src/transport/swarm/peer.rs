@@ -216,7 +216,7 @@ fn hopeless(progress: &Progress, gone: Duration, quiet: Duration) -> Option<&'st
 impl Drop for Peer {
     fn drop(&mut self) {
         self.member.close();
-        self.member.store.unlock();
+        self.member.store.file.unlock();
         self.listener.stop();
     }
 }

@@ -18,7 +18,7 @@ use std::{
 
 use crate::{
     error::{Error, Result},
-    net::{clock, tcp_info},
+    net::clock,
     proto::{
         bt::{
             receive_rate::ReceiveRate,
@@ -26,7 +26,6 @@ use crate::{
         },
         line::DecodeError,
     },
-    transfer::Evidence,
     transport::swarm::{
         address::unmapped,
         external_peers::ExternalPlace,
@@ -63,7 +62,8 @@ pub struct PeerConnection {
     opened_at: Moment,
     choke_changes: AtomicU64,
     bad_requests: AtomicU64,
-    stream: Arc<TcpStream>,
+    /// The socket.
+    pub stream: Arc<TcpStream>,
 }
 
 /// The bytes of one connection, counted by its two threads.
@@ -173,16 +173,6 @@ impl PeerConnection {
     pub fn has_moved(&self) -> bool {
         let TrafficCounters { sent, received, .. } = &self.traffic;
         sent.load(Ordering::Relaxed) > 0 || received.load(Ordering::Relaxed) > 0
-    }
-
-    /// What the system saw of the connection.
-    pub fn evidence(&self) -> Evidence {
-        tcp_info::evidence(&self.stream)
-    }
-
-    /// How many of its bytes are in the queue of this machine's own link.
-    pub fn queued(&self) -> Option<u64> {
-        tcp_info::queued(&*self.stream)
     }
 
     /// Sends `messages` now.

@@ -213,13 +213,8 @@ impl PeerRegistry {
     }
 
     fn response(&self, peers: Vec<SocketAddr>) -> AnnounceResponse {
-        let counts = self.counts();
-        AnnounceResponse {
-            complete: counts.complete,
-            incomplete: counts.incomplete,
-            interval: INTERVAL,
-            peers,
-        }
+        let ScrapeCounts { complete, incomplete, .. } = self.counts();
+        AnnounceResponse { complete, incomplete, interval: INTERVAL, peers }
     }
 
     /// How many peers there are, with our seeder.

@@ -68,21 +68,15 @@ impl ReceiveTransport for SwarmReceiveTransport {
         ByteOrder::Any
     }
 
-    fn prepare(
-        &self,
-        context: &PrepareContext<'_>,
-        lines: &mut LineStream<'_>,
-    ) -> Result<Box<dyn ReceiveSession>> {
-        let offer = context.offer;
+    fn prepare(&self, context: PrepareContext<'_, '_>) -> Result<Box<dyn ReceiveSession>> {
+        let PrepareContext { lines, offer, file } = context;
         if offer.file.bytes == 0 {
             return Ok(Box::new(EmptyReceiveSession));
         }
-        let failed = |error| Error::io("look at the connection", "the server")(error);
-        let server = context.stream.peer_addr().map_err(failed)?;
-        let local = context.stream.local_addr().map_err(failed)?;
+        let (server, local) = (lines.peer, lines.local()?);
         let host = server.to_string();
         let target = format!("/{}.torrent", percent_encode(offer.file.name.as_str()));
-        let manifest = context.file.manifest();
+        let manifest = file.manifest();
         let most = manifest.map_or(METAINFO_MAX, |manifest| tree_torrent_max(manifest));
         let torrent = client::get(&[server], &host, &target, most)?;
         let metainfo = match manifest {
@@ -100,7 +94,7 @@ impl ReceiveTransport for SwarmReceiveTransport {
         let id = seated_id(offer.session, offer.seat);
         let at = SocketAddr::new(local.ip(), 0);
         let mut due = clock::now();
-        let held = HeldCopy::read(metainfo, context.file, |bytes| {
+        let held = HeldCopy::read(metainfo, file, |bytes| {
             if clock::left(due).is_some() {
                 return Ok(());
             }

@@ -12,12 +12,11 @@ use std::{
 
 use crate::{
     error::{Error, Result},
-    net::{clock, copy, pacing::Pacer},
+    net::{clock, copy, lock, pacing::Pacer},
     proto::bt::wire::PeerId,
     server::{
-        catalog::Source,
         gate::SeatConnection,
-        transport::{SendJob, SendResult, SendSession, TransferFailure, Transport},
+        transport::{SendJob, SendPlan, SendResult, SendSession, TransferFailure, Transport},
     },
     session::Via,
     text::escape_path,
@@ -26,7 +25,6 @@ use crate::{
         ProgressWatch, congestion, cut,
         swarm::{peer_id::seated_id, torrent::Torrent, torrents::Torrents},
     },
-    units::Rate,
 };
 
 /// Sends by the swarm.
@@ -51,37 +49,28 @@ impl Transport for SwarmTransport {
         Via::Swarm
     }
 
-    fn prepare(
-        &self,
-        source: &Arc<Source>,
-        clients: u16,
-        rate: Option<Rate>,
-    ) -> Result<Box<dyn SendSession>> {
+    fn prepare(&self, plan: &SendPlan) -> Result<Box<dyn SendSession>> {
+        let SendPlan { source, clients, rate } = plan;
         let torrent = match source.info.bytes {
             0 => None,
             _ => Some(self.torrents.get_or_create(source)?),
         };
         if let Some(torrent) = &torrent {
-            let most = torrent.member.connections_max();
-            if usize::from(clients) > most {
+            let most = torrent.member.connections_max;
+            if usize::from(*clients) > most {
                 log::warn!("{clients} clients: the seeder of a swarm serves {most} at a time");
             }
             torrent.begin_session();
-            let pacer = rate.map(|rate| Arc::new(Pacer::new(rate)));
-            torrent.member.set_pacer(pacer);
+            *lock(&torrent.member.pacer) = rate.map(|rate| Arc::new(Pacer::new(rate)));
         }
         Ok(Box::new(SwarmSendSession { torrent, torrents: Arc::clone(&self.torrents) }))
     }
 }
 
 impl SendSession for SwarmSendSession {
-    fn prepare_connection(&self, _: &TcpStream) -> Result<()> {
-        Ok(())
-    }
-
     fn on_seated(&self, seat: &SeatConnection) {
         if let Some(torrent) = &self.torrent {
-            torrent.member.add_seat(id_of(seat), seat.peer().ip());
+            torrent.member.add_seat(id_of(seat), seat.peer.ip());
         }
     }
 
@@ -100,7 +89,7 @@ impl SendSession for SwarmSendSession {
 
     fn send(&self, seat: &SeatConnection, job: SendJob<'_>) -> SendResult {
         let sent =
-            copy::send_all(seat.stream(), &job.preface, clock::now().after(seat.session().stall));
+            copy::send_all(&seat.stream, &job.preface, clock::now().after(seat.session.stall));
         let end = sent.map_err(|stop| match stop {
             copy::Stop::Peer(error) => cut(format!("the connection failed: {error}")),
             _ => TransferFailure::new(Outcome::TimedOut, "does not take its GO"),
@@ -119,7 +108,7 @@ impl SendSession for SwarmSendSession {
         torrent.member.admit(id);
         let end = wait_for_client(seat, torrent, id);
         let after = traffic();
-        seat.moved().store(after.sent - before, Ordering::Relaxed);
+        seat.moved.store(after.sent - before, Ordering::Relaxed);
         let full = torrent.member.update_link();
         seat.note(Evidence {
             server_link_us: full.map(|full| full.saturating_sub(full_before.unwrap_or(0))),
@@ -147,7 +136,7 @@ impl Drop for SwarmSendSession {
 
 /// The id of the peer in `seat`.
 fn id_of(seat: &SeatConnection) -> PeerId {
-    seated_id(seat.session().id, seat.id())
+    seated_id(seat.session.id, seat.id)
 }
 
 /// Waits until the client sends its receipt: its last byte is in, or it has failed. Meanwhile it
@@ -160,9 +149,9 @@ fn wait_for_client(
     let piece_bytes = u64::from(torrent.member.metainfo.piece_bytes);
     let mut watch = ProgressWatch::new(0);
     let failed = |error| cut(format!("the connection failed: {error}"));
-    seat.stream().set_read_timeout(Some(CHECK_INTERVAL)).map_err(failed)?;
+    seat.stream.set_read_timeout(Some(CHECK_INTERVAL)).map_err(failed)?;
     loop {
-        match seat.stream().peek(&mut [0]) {
+        match seat.stream.peek(&mut [0]) {
             Ok(0) => return Err(cut("closed the connection before its last byte")),
             Ok(_) => return Ok(()),
             Err(error) if Error::is_timeout(&error) => {}
@@ -175,15 +164,15 @@ fn wait_for_client(
         let has = pieces.map_or(watch.has, u64::from);
         let is_more = watch.update(seat, has, "piece").map_err(|mut failure| {
             if failure.outcome == Outcome::TimedOut && pieces.is_none() {
-                let (open, most) = (member.connections(), member.connections_max());
+                let (open, most) = (member.connections(), member.connections_max);
                 failure.reason +=
                     &format!("; no connection to its peer, {open} of {most} connections are open");
             }
             failure
         })?;
         if is_more {
-            let bytes = (has * piece_bytes).min(seat.session().source.info.bytes);
-            seat.moved().store(bytes, Ordering::Relaxed);
+            let bytes = (has * piece_bytes).min(seat.session.source.info.bytes);
+            seat.moved.store(bytes, Ordering::Relaxed);
         }
     }
 }

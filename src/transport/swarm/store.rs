@@ -19,7 +19,8 @@ use crate::{
 /// An open file that holds a copy, or part of one.
 #[derive(Debug)]
 pub struct Store {
-    file: FileStorage,
+    /// The copy.
+    pub file: FileStorage,
     layout: PieceLayout,
 }
 
@@ -100,14 +101,6 @@ impl Store {
     /// The disk is full or fails.
     pub fn write_piece(&self, piece: u32, bytes: &[u8]) -> io::Result<()> {
         Ok(copy::write_at(&self.file, bytes, self.layout.start(piece))?)
-    }
-
-    /// Unlocks the file for another client. Threads that are ending may still write to it, but
-    /// only verified pieces at their places.
-    pub fn unlock(&self) {
-        if let Some(Err(error)) = self.file.file().map(|file| file.unlock()) {
-            log::debug!("cannot unlock the copy: {error}");
-        }
     }
 }
 

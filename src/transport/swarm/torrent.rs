@@ -75,7 +75,7 @@ impl Torrent {
     }
 
     fn serve_everybody(&self) {
-        self.member.set_pacer(self.pacer.clone());
+        *lock(&self.member.pacer) = self.pacer.clone();
         self.member.release();
     }
 

@@ -59,21 +59,21 @@ pub fn serve(connection: Connection, lobby: &Arc<Lobby>) {
     };
     let mut transfer = seat.transfer();
     transfer.woke = Some(woke);
-    let info = &seat.session().source.info;
+    let info = &seat.session.source.info;
     let cargo = SendJob {
-        preface: lab::tcp::encode_offer(seat.id(), info),
+        preface: lab::tcp::encode_offer(seat.id, info),
         range: 0..info.bytes,
         answer: &mut |_| {},
     };
     let carried = seat.send_session().send(&seat, cargo);
     transfer.first_server = carried.first;
-    transfer.bytes_server = Some(seat.moved().load(Ordering::Relaxed));
+    transfer.bytes_server = Some(seat.moved.load(Ordering::Relaxed));
     let mut lines = LineStream::new(&stream, peer, b"");
     let ended = carried.end.and_then(|()| wait_received(&seat, &mut transfer));
     match ended {
         Ok(()) => read_elapsed(&seat, &mut lines, &mut transfer),
         Err(failure) => {
-            let changed = seat.session().source.change();
+            let changed = seat.session.source.change();
             transfer.fail(failure.outcome, changed.unwrap_or(failure.reason));
         }
     }
@@ -83,7 +83,7 @@ pub fn serve(connection: Connection, lobby: &Arc<Lobby>) {
 
 /// Waits for `Recibido`, which the client sends only if its digest matched.
 fn wait_received(seat: &Seat, transfer: &mut Transfer) -> Result<(), TransferFailure> {
-    let plan = seat.session();
+    let plan = &seat.session;
     let hashing = Duration::from_secs(
         plan.source.info.bytes.saturating_mul(u64::from(plan.clients)) / SLOWEST_HASH,
     );
@@ -120,11 +120,11 @@ fn read_elapsed(seat: &Seat, lines: &mut LineStream<'_>, transfer: &mut Transfer
     let elapsed = lines.write_line(&lab::tcp::encode_start(since_epoch)).and_then(|()| {
         let line = lines.read_line(clock::now().after(ELAPSED_LIMIT), Phase::Receipt)?;
         lab::tcp::decode_elapsed(&line)
-            .map_err(|error| Error::protocol(lines.peer(), error.to_string()))
+            .map_err(|error| Error::protocol(lines.peer, error.to_string()))
     });
     match elapsed {
         Ok(elapsed) => transfer.seconds_client = Some(elapsed),
-        Err(error) => log::info!("seat {}: its elapsed time is unknown: {error}", seat.id()),
+        Err(error) => log::info!("seat {}: its elapsed time is unknown: {error}", seat.id),
     }
 }
 
@@ -143,7 +143,7 @@ fn read_word(seat: &Seat, word: &mut [u8], deadline: Moment) -> Result<(), Error
 /// Reads exactly `bytes`, by `deadline`: words without an end are told apart by their length.
 fn read_exact(seat: &Seat, bytes: &mut [u8], deadline: Moment) -> Result<(), Error> {
     let begun = clock::now();
-    socket::read_exact(seat.stream(), bytes, deadline).map_err(|error| {
+    socket::read_exact(&seat.stream, bytes, deadline).map_err(|error| {
         if Error::is_timeout(&error) {
             return Error::timed_out(Phase::Receipt, "", deadline.since(begun));
         }

@@ -19,8 +19,8 @@ pub mod send;
 /// # Errors
 /// The settings ask for a copy or a congestion control that this system does not have.
 pub fn serve(host: ServerCoreBuilder) -> Result<ServerCoreBuilder> {
-    let way = send::TcpTransport::new(Via::Tcp, host.settings())?;
-    let closed = host.settings().closes(Greeting::Lab);
+    let way = send::TcpTransport::new(Via::Tcp, &host.settings)?;
+    let closed = host.settings.closes(Greeting::Lab);
     let host = host.transport(Box::new(way));
     Ok(if closed { host } else { host.handler(Greeting::Lab, Arc::new(lab::serve)) })
 }

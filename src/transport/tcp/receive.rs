@@ -38,11 +38,7 @@ impl ReceiveTransport for TcpReceiver {
         self.0
     }
 
-    fn prepare(
-        &self,
-        _: &PrepareContext<'_>,
-        _: &mut LineStream<'_>,
-    ) -> Result<Box<dyn ReceiveSession>> {
+    fn prepare(&self, _: PrepareContext<'_, '_>) -> Result<Box<dyn ReceiveSession>> {
         Ok(Box::new(*self))
     }
 }
@@ -60,7 +56,7 @@ impl ReceiveSession for TcpReceiver {
         let method = incoming.config.copy.resolved()?;
         // The first block mostly comes with GO, in one read.
         let mut block = lines.take_buffered(left);
-        let mut first = lines.last_read_at();
+        let mut first = lines.read_at;
         if block.is_empty() {
             block = self.first_block(incoming, left)?;
             first = clock::now();

@@ -7,7 +7,7 @@
 //! gets a [`GRACE`]) and for the other seats to come as far. Only then do the bodies flow.
 //! `benches/README.md` has what that gives and what it costs.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use crate::{
     error::{Error, Result},
@@ -23,12 +23,12 @@ use crate::{
         catalog::Source,
         config::ServerConfig,
         gate::{ClientKind, MusterEnd, SeatConnection},
-        transport::{SendJob, SendResult, SendSession, TransferFailure, Transport},
+        transport::{SendJob, SendPlan, SendResult, SendSession, TransferFailure, Transport},
     },
     session::Via,
     transfer::{Evidence, Outcome},
     transport::{congestion, cut, source_changed},
-    units::{Rate, micros},
+    units::micros,
 };
 
 /// The way. HTTP differs from it only in the head before the payload.
@@ -96,13 +96,9 @@ impl Transport for TcpTransport {
         true
     }
 
-    fn prepare(
-        &self,
-        source: &Arc<Source>,
-        clients: u16,
-        rate: Option<Rate>,
-    ) -> Result<Box<dyn SendSession>> {
-        let buffer = if clients > 256 { copy::COPY_BUF_MANY } else { copy::COPY_BUF };
+    fn prepare(&self, plan: &SendPlan) -> Result<Box<dyn SendSession>> {
+        let SendPlan { source, clients, rate } = plan;
+        let buffer = if *clients > 256 { copy::COPY_BUF_MANY } else { copy::COPY_BUF };
         Ok(Box::new(TcpSession {
             transport: self.clone(),
             buffer,
@@ -129,9 +125,9 @@ impl SendSession for TcpSession {
     fn send(&self, seat: &SeatConnection, job: SendJob<'_>) -> SendResult {
         let opening = seat.release();
         let duty = opening.fair_start.guard();
-        let until = clock::now().after(patience(opening.admitted()));
+        let until = clock::now().after(patience(opening.admitted));
         let SendJob { preface, range, answer } = job;
-        let (stream, source) = (seat.stream(), &seat.session().source);
+        let (stream, source) = (&seat.stream, &seat.session.source);
 
         let opened = self.open(seat, preface, &range);
         let first = opened
@@ -140,7 +136,7 @@ impl SendSession for TcpSession {
             .and_then(|&len| (len > 0).then(|| clock::now().since(opening.released())));
         let end = opened.and_then(|len| {
             if self.transport.fair_start {
-                match seat.kind() {
+                match seat.kind {
                     ClientKind::Native if len > 0 => answer(until),
                     ClientKind::Native => {}
                     ClientKind::Lab | ClientKind::Http => thread::sleep(GRACE),
@@ -152,8 +148,8 @@ impl SendSession for TcpSession {
             let copying = Copying {
                 buffer: self.buffer,
                 pacer: self.pacer.as_ref(),
-                stopped: Some(seat.stopping()),
-                ..Copying::new(self.transport.method, seat.session().stall, seat.moved())
+                stopped: Some(&seat.stopping),
+                ..Copying::new(self.transport.method, seat.session.stall, &seat.moved)
             };
             let seen = copy::send(&source.file, range.start + len..range.end, stream, copying)?;
             seat.note(Evidence {
@@ -163,8 +159,7 @@ impl SendSession for TcpSession {
             });
             Ok(())
         });
-        let missing =
-            (range.end - range.start).saturating_sub(seat.moved().load(Ordering::Relaxed));
+        let missing = (range.end - range.start).saturating_sub(seat.moved.load(Ordering::Relaxed));
         SendResult { first, end: end.map_err(|stop| self.explain(seat, stop, missing)) }
     }
 }
@@ -181,7 +176,7 @@ impl TcpSession {
         let block = match range.start {
             0 if !self.head.is_empty() => &self.head,
             _ => {
-                read = first_block(&seat.session().source, range.clone())?;
+                read = first_block(&seat.session.source, range.clone())?;
                 &read
             }
         };
@@ -190,22 +185,22 @@ impl TcpSession {
         if let Some(pacer) = &self.pacer {
             pacer.grant(len as u64);
         }
-        let deadline = clock::now().after(seat.session().stall);
-        copy::send_all(seat.stream(), &preface, deadline)?;
-        seat.moved().fetch_add(len as u64, Ordering::Relaxed);
+        let deadline = clock::now().after(seat.session.stall);
+        copy::send_all(&seat.stream, &preface, deadline)?;
+        seat.moved.fetch_add(len as u64, Ordering::Relaxed);
         Ok(len as u64)
     }
 
     /// What a copy's end means for the seat; tells a native client why its payload ends early.
     fn explain(&self, seat: &SeatConnection, stop: Stop, missing: u64) -> TransferFailure {
-        let session = seat.session();
+        let session = &seat.session;
         let moved = session.source.info.bytes - missing.min(session.source.info.bytes);
         match stop {
             Stop::Peer(error) => cut(format!("the connection was lost at byte {moved}: {error}")),
             Stop::Stopped => {
                 let reason = MusterEnd::Stopped.to_string();
                 // A payload with less to come would take the words for its rest.
-                if seat.kind() == ClientKind::Native && missing > LAST_WORDS_MAX as u64 {
+                if seat.kind == ClientKind::Native && missing > LAST_WORDS_MAX as u64 {
                     send_last_words(seat, &reason, missing);
                 }
                 cut(reason)
@@ -225,7 +220,7 @@ impl TcpSession {
                     }
                     (None, _) => format!("the source ended at byte {moved}"),
                 };
-                if seat.kind() == ClientKind::Native {
+                if seat.kind == ClientKind::Native {
                     send_last_words(seat, &reason, missing);
                 }
                 source_changed(reason)
@@ -253,7 +248,7 @@ fn first_block(source: &Source, range: std::ops::Range<u64>) -> Result<Vec<u8>, 
 /// Says why the payload ends: with last words behind it, or, where they would be taken for the
 /// rest of it, with zeros in their place and an ERROR after them.
 fn send_last_words(seat: &SeatConnection, reason: &str, missing: u64) {
-    let words = encode_last_words(seat.session().id, reason);
+    let words = encode_last_words(seat.session.id, reason);
     let short = usize::try_from(missing).ok().filter(|&missing| missing <= words.len());
     let said = match short {
         Some(missing) => vec![0; missing],
@@ -261,8 +256,8 @@ fn send_last_words(seat: &SeatConnection, reason: &str, missing: u64) {
     };
     // The client may be gone too; its row has the reason all the same.
     let deadline = clock::now().after(Duration::from_secs(1));
-    if copy::send_all(seat.stream(), &said, deadline).is_ok() && short.is_none() {
-        let _ = seat.stream().shutdown(std::net::Shutdown::Write);
+    if copy::send_all(&seat.stream, &said, deadline).is_ok() && short.is_none() {
+        let _ = seat.stream.shutdown(std::net::Shutdown::Write);
     }
 }
 

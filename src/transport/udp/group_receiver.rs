@@ -97,7 +97,7 @@ impl GroupReceiver {
     fn new(socket: &RecvSocket) -> Result<Self> {
         Ok(Self {
             subscribers: Mutex::default(),
-            room: socket.room(),
+            room: socket.room,
             socket: socket.try_clone_socket()?,
             coalesced: AtomicBool::new(false),
         })

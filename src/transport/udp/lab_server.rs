@@ -38,7 +38,8 @@ use crate::{
 /// The running UDP server of the lab; dropping it ends it.
 #[derive(Debug)]
 pub struct LabServer {
-    addr: SocketAddr,
+    /// Where it listens.
+    pub addr: SocketAddr,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -130,11 +131,6 @@ impl LabServer {
         let thread = net::spawn("lab-udp", move || server_loop.run())
             .map_err(Error::io("start the lab's thread", addr))?;
         Ok(Self { addr, stop, thread: Some(thread) })
-    }
-
-    /// Where it listens.
-    pub fn addr(&self) -> SocketAddr {
-        self.addr
     }
 }
 

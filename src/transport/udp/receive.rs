@@ -1,9 +1,6 @@
 //! UDP as a client has it: `udp`, `raw` and `multicast`.
 
-use std::{
-    net::{IpAddr, Ipv4Addr},
-    time::Duration,
-};
+use std::{net::Ipv4Addr, time::Duration};
 
 use crate::{
     client::{
@@ -14,7 +11,7 @@ use crate::{
         },
     },
     error::{Error, Phase, Result},
-    net::{clock, line_stream::LineStream},
+    net::{address, clock, line_stream::LineStream},
     proto::udp::{
         blocks::{BLOCKS_MAX, BlockLayout},
         control::{Listen, Terms, window},
@@ -83,17 +80,14 @@ impl ReceiveTransport for UdpReceiver {
         ByteOrder::AfterBeginning
     }
 
-    fn prepare(
-        &self,
-        context: &PrepareContext<'_>,
-        lines: &mut LineStream<'_>,
-    ) -> Result<Box<dyn ReceiveSession>> {
+    fn prepare(&self, context: PrepareContext<'_, '_>) -> Result<Box<dyn ReceiveSession>> {
+        let PrepareContext { lines, offer, .. } = context;
         let line = lines.read_line(clock::now().after(TERMS_LIMIT), Phase::Offer)?;
-        let peer = lines.peer();
+        let peer = lines.peer;
         let terms =
             Terms::decode(&line).map_err(|error| Error::protocol(peer, error.to_string()))?;
         let layout = BlockLayout {
-            bytes: context.offer.file.bytes,
+            bytes: offer.file.bytes,
             block_len: block_len(terms.datagram, self.via == Via::Multicast),
         };
         if layout.count() > BLOCKS_MAX {
@@ -102,13 +96,9 @@ impl ReceiveTransport for UdpReceiver {
         let here = lines.local()?.ip().to_canonical();
         let group = match (self.via, terms.group) {
             (Via::Multicast, Some(group)) => {
-                let interface = match (self.interface, here) {
-                    (Some(interface), _) | (None, IpAddr::V4(interface)) => interface,
-                    (None, IpAddr::V6(_)) => {
-                        let reason = "multicast needs IPv4: name an IPv4 interface";
-                        return Err(Error::refused("gatecast", reason));
-                    }
-                };
+                let reason = "multicast needs IPv4: name an IPv4 interface";
+                let interface = self.interface.or_else(|| address::ipv4(here));
+                let interface = interface.ok_or_else(|| Error::refused("gatecast", reason))?;
                 Some(Subscription::join(group, interface)?)
             }
             (Via::Multicast, None) => {
@@ -151,7 +141,7 @@ impl ReceiveSession for UdpReceiveSession {
             (window / 4).max(1),
             now,
         );
-        let server = self.terms.from.unwrap_or_else(|| lines.peer().ip());
+        let server = self.terms.from.unwrap_or_else(|| lines.peer.ip());
         let server = (server.to_canonical(), self.terms.port);
         Reception::new(context, mode, receiver, server).run(&mut self.source, lines)
     }

@@ -71,7 +71,7 @@ impl DatagramSource {
     /// The receive buffer, bytes as the kernel counts them.
     pub(super) fn room(&self) -> u64 {
         let group = self.group.as_ref().map_or(u64::MAX, Subscription::room);
-        self.socket.room().min(group)
+        self.socket.room.min(group)
     }
 
     /// Datagrams dropped on this machine, where the system counts them.
@@ -120,8 +120,8 @@ impl<'a> Reception<'a> {
         let ended = ended.and(flushed);
         let whole = self.receiver.is_whole();
         let over = self.ended_at.is_some() || whole;
-        let prefix = u64::from(self.receiver.blocks().first_hole());
-        let kept = (prefix * self.receiver.layout().block_len as u64)
+        let prefix = u64::from(self.receiver.blocks.first_hole());
+        let kept = (prefix * self.receiver.layout.block_len as u64)
             .min(self.writer.failed_at)
             .min(self.context.range.end);
         let counts = counts(self.receiver.finish(), self.delivered, source.drops());
@@ -130,7 +130,7 @@ impl<'a> Reception<'a> {
                 let (first, last, evidence) = (self.first, self.last, Evidence::default());
                 return Ok(Received { first, last, counts, evidence });
             }
-            Ok(()) => holes(&counts, lines.peer()),
+            Ok(()) => holes(&counts, lines.peer),
             Err(error) => error,
         };
         // A later session can only continue where the first hole begins. Raw has no later session:
@@ -193,7 +193,7 @@ impl<'a> Reception<'a> {
             }
             let quiet = now.since(quiet_since);
             if quiet > stall || now >= deadline {
-                return Err(Error::timed_out(Phase::Transfer, lines.peer(), stall));
+                return Err(Error::timed_out(Phase::Transfer, lines.peer, stall));
             }
             if quiet > QUIET && now.since(checked_at) > QUIET {
                 checked_at = now;
@@ -294,7 +294,7 @@ impl<'a> Reception<'a> {
                 (self.writer.write(offset, payload), (offset, payload.len()))
             }
             Delivery::Coded { lacking, others, payload } => {
-                let layout = self.receiver.layout();
+                let layout = self.receiver.layout;
                 let others: Vec<_> = others.iter().map(|&b| layout.place(b)).collect();
                 let place = layout.place(lacking);
                 let written = self.writer.write_decoded(payload, &others, place);
@@ -363,7 +363,7 @@ fn check_control(lines: &mut LineStream<'_>) -> Result<()> {
         Err(Error::TimedOut { .. }) => return Ok(()),
         Err(error) => return Err(error),
     };
-    let peer = lines.peer();
+    let peer = lines.peer;
     Err(match FromServer::decode(&line) {
         Ok(FromServer::Error { code, reason }) => server_error(peer, code, reason),
         Ok(FromServer::Summary(summary)) => {

@@ -2,22 +2,17 @@
 //! them on to the sending thread.
 
 use std::{
-    ops::Range,
     sync::{Arc, atomic::Ordering},
     thread,
     time::Duration,
 };
 
 use crate::{
-    error::{Error, Phase},
-    net::{clock, copy, line_stream::LineStream},
-    proto::{
-        native::FromClient,
-        udp::control::{Listen, Report, window},
-    },
+    net::{clock, copy},
+    proto::udp::control::{Listen, Report, window},
     server::{
         gate::SeatConnection,
-        transport::{EarlyReply, TransferFailure},
+        transport::{NativeJob, TransferFailure},
     },
     transfer::Outcome,
     transport::{
@@ -49,36 +44,35 @@ impl UdpSession {
     pub(super) fn serve_seat(
         &self,
         seat: &SeatConnection,
-        range: Range<u64>,
         listen: Listen,
-        lines: &mut LineStream<'_>,
-        reply: &mut EarlyReply,
+        job: &mut NativeJob<'_, '_>,
     ) -> Result<(), TransferFailure> {
-        let counters = self.counters(seat.id());
-        let first = range.start / self.layout.block_len as u64;
+        let counters = self.counters(seat.id);
+        let bytes = job.range.end - job.range.start;
+        let first = job.range.start / self.layout.block_len as u64;
         let Some((outlet, _)) = self.outlet(seat) else {
             return Err(cut("the connection was lost at GO"));
         };
         let destination = Destination {
-            seat: seat.id(),
+            seat: seat.id,
             outlet,
-            to: (lines.peer().ip(), listen.port).into(),
+            to: (job.lines.peer.ip(), listen.port).into(),
             blocks: u32::try_from(first).unwrap_or(u32::MAX)..self.layout.count(),
             window: window(listen.buffer, self.terms.datagram),
             counters: Arc::clone(&counters),
-            admitted: seat.release().admitted(),
+            admitted: seat.release().admitted,
         };
         if !self.send_command(seat, SendCommand::Join(destination)) {
             return Err(cut("the sending thread is gone"));
         }
         // Time that the session's own rate takes is not the client's.
-        let all = (range.end - range.start).saturating_mul(seat.release().admitted() as u64);
+        let all = bytes.saturating_mul(seat.release().admitted as u64);
         let paced = self.rate.map_or(Duration::ZERO, |rate| rate.time_for(all));
-        let deadline = copy::deadline(range.end - range.start, seat.session().stall).after(paced);
-        let end = self.forward_reports(seat, &counters, deadline, lines, reply);
+        let deadline = copy::deadline(bytes, seat.session.stall).after(paced);
+        let end = self.forward_reports(seat, &counters, deadline, job);
         // Nothing is counted any more once the answer is here.
         let (left, gone) = crossbeam_channel::bounded(0);
-        if self.send_command(seat, SendCommand::Leave(seat.id(), left)) {
+        if self.send_command(seat, SendCommand::Leave(seat.id, left)) {
             let _ = gone.recv_timeout(LEAVE_LIMIT);
         }
         end
@@ -91,13 +85,12 @@ impl UdpSession {
         seat: &SeatConnection,
         counters: &SeatCounters,
         deadline: Moment,
-        lines: &mut LineStream<'_>,
-        reply: &mut EarlyReply,
+        job: &mut NativeJob<'_, '_>,
     ) -> Result<(), TransferFailure> {
         let (mut reports, mut counted_from) = (0, clock::now());
         loop {
             let sent = counters.payload.load(Ordering::Relaxed);
-            seat.moved().store(sent, Ordering::Relaxed);
+            seat.moved.store(sent, Ordering::Relaxed);
             if let Some(failure) = counters.failure.get() {
                 return Err(failure.clone());
             }
@@ -105,20 +98,12 @@ impl UdpSession {
                 let reason = "received less than 1024 bytes a second";
                 return Err(TransferFailure::new(Outcome::TimedOut, reason));
             }
-            let line = match lines.read_line(clock::now().after(POLL_EVERY), Phase::Transfer) {
-                Ok(line) => line,
-                Err(Error::TimedOut { .. }) => continue,
-                Err(Error::Protocol { what, .. }) => return Err(cut(what)),
-                Err(error) => return Err(cut(error.to_string())),
+            let Some(line) = job.next_line(POLL_EVERY)? else {
+                continue;
             };
             if !Report::is_one(&line) {
-                if FromClient::decode(&line) == Ok(FromClient::Held) {
-                    continue;
-                }
                 // A client that has everything before all was sent is not to be believed.
-                let sent = counters.payload.load(Ordering::Relaxed);
-                let heard_at = Some(lines.last_read_at());
-                *reply = EarlyReply { line: Some(line), heard_at, sent };
+                job.end_with(line, counters.payload.load(Ordering::Relaxed));
                 return Ok(());
             }
             let report = Report::decode(&line, self.layout.count());
@@ -131,7 +116,7 @@ impl UdpSession {
                 thread::sleep(REPORTS_IN.saturating_sub(clock::now().since(counted_from)));
                 (reports, counted_from) = (0, clock::now());
             }
-            self.send_command(seat, SendCommand::Report(seat.id(), report));
+            self.send_command(seat, SendCommand::Report(seat.id, report));
         }
     }
 }

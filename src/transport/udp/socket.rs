@@ -44,7 +44,8 @@ pub type ReceivedRow<'a> = (SocketAddr, usize, &'a [u8], (Moment, Moment));
 #[derive(Debug)]
 pub struct RecvSocket {
     socket: UdpSocket,
-    room: u64,
+    /// The receive buffer, bytes as the kernel counts them.
+    pub room: u64,
     buffer: Vec<u8>,
     /// What was received after other datagrams that it cannot follow, where it stands, and when it
     /// was read.
@@ -239,11 +240,6 @@ impl RecvSocket {
     /// The system's.
     pub fn port(&self) -> Result<u16> {
         port(&self.socket)
-    }
-
-    /// The receive buffer, bytes as the kernel counts them.
-    pub fn room(&self) -> u64 {
-        self.room
     }
 
     /// Sends one datagram to `to` from this socket.

@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
-    ops::Range,
     sync::{Arc, Mutex, atomic::Ordering},
 };
 
@@ -11,7 +10,7 @@ use crossbeam_channel::Sender;
 
 use crate::{
     error::{Error, Result},
-    net::{clock, copy, datagrams::unspecified, line_stream::LineStream, lock, spawn},
+    net::{clock, copy, datagrams::unspecified, lock, spawn},
     proto::udp::{
         blocks::{BLOCKS_MAX, BlockLayout},
         control::{Listen, Terms},
@@ -21,12 +20,12 @@ use crate::{
         catalog::Source,
         gate::SeatConnection,
         transport::{
-            ControlExtension, EarlyReply, GroupRoute, SeatDetail, SendJob, SendResult, SendSession,
-            TransferFailure, Transport,
+            ControlExtension, GroupRoute, NativeJob, SeatDetail, SendPlan, SendResult, SendSession,
+            Transport,
         },
     },
     session::{SeatId, Via},
-    transfer::{Counts, Evidence, Outcome},
+    transfer::{Counts, Evidence},
     transport::{
         cut,
         udp::{
@@ -97,12 +96,8 @@ impl Transport for UdpTransport {
         (self.via == Via::Multicast).then(|| GroupRoute { group: group(), interface, ttl })
     }
 
-    fn prepare(
-        &self,
-        source: &Arc<Source>,
-        _: u16,
-        rate: Option<Rate>,
-    ) -> Result<Box<dyn SendSession>> {
+    fn prepare(&self, plan: &SendPlan) -> Result<Box<dyn SendSession>> {
+        let SendPlan { source, rate, .. } = plan;
         let size = self.config.size;
         if !(DATAGRAM_MIN..=DATAGRAM_MAX).contains(&size) {
             let what = format!(
@@ -129,7 +124,7 @@ impl Transport for UdpTransport {
             source: Arc::clone(source),
             terms: Terms { datagram: size, group, from: from.map(IpAddr::from), port: None },
             ttl: self.config.ttl,
-            rate,
+            rate: *rate,
             layout,
             state: Mutex::default(),
         }))
@@ -176,17 +171,8 @@ impl SendSession for UdpSession {
         }
     }
 
-    fn fills_control(&self) -> bool {
-        false
-    }
-
     fn control(&self) -> Option<&dyn ControlExtension> {
         Some(self)
-    }
-
-    fn send(&self, _: &SeatConnection, _: SendJob<'_>) -> SendResult {
-        let reason = format!("only a gatecast client can receive via {}", self.via);
-        SendResult { first: None, end: Err(TransferFailure::new(Outcome::Refused, reason)) }
     }
 
     fn detail(&self, seat: SeatId) -> SeatDetail {
@@ -213,42 +199,34 @@ impl ControlExtension for UdpSession {
     }
 
     fn on_line(&self, seat: &SeatConnection, line: &str) -> Result<()> {
-        let wrong = |error: String| Error::protocol(seat.id(), error);
+        let wrong = |error: String| Error::protocol(seat.id, error);
         let listen = Listen::decode(line).map_err(|error| wrong(error.to_string()))?;
-        let peer = peer_addr(seat)?;
         let mut state = lock(&self.state);
-        let before = state.listening.insert(seat.id(), (peer, listen));
-        if before.is_some_and(|(other, _)| other == peer) {
+        let before = state.listening.insert(seat.id, (seat.peer, listen));
+        if before.is_some_and(|(other, _)| other == seat.peer) {
             return Err(wrong("LISTEN a second time".to_owned()));
         }
         Ok(())
     }
 
-    fn send_native(
-        &self,
-        seat: &SeatConnection,
-        preface: Vec<u8>,
-        range: Range<u64>,
-        lines: &mut LineStream<'_>,
-        reply: &mut EarlyReply,
-    ) -> SendResult {
+    fn send_native(&self, seat: &SeatConnection, mut job: NativeJob<'_, '_>) -> SendResult {
         let release = seat.release();
         // Nothing is sent over TCP after GO but the last words.
         drop(release.fair_start.guard());
-        let deadline = clock::now().after(seat.session().stall);
-        let sent = copy::send_all(seat.stream(), &preface, deadline);
-        let listen = lock(&self.state).listening.remove(&seat.id());
-        let listen = listen.filter(|(peer, _)| peer_addr(seat).is_ok_and(|addr| addr == *peer));
+        let deadline = clock::now().after(seat.session.stall);
+        let sent = copy::send_all(&seat.stream, &job.preface, deadline);
+        let listen = lock(&self.state).listening.remove(&seat.id);
+        let listen = listen.filter(|(peer, _)| *peer == seat.peer);
         let end = match (sent, listen) {
-            _ if range.is_empty() => Ok(()),
+            _ if job.range.is_empty() => Ok(()),
             (Ok(()), Some((_, listen))) => {
                 let buffer_bytes = Some(listen.buffer);
-                let end = self.serve_seat(seat, range, listen, lines, reply);
-                let counters = self.counters(seat.id());
+                let end = self.serve_seat(seat, listen, &mut job);
+                let counters = self.counters(seat.id);
                 let seen = counters.evidence.get().copied().unwrap_or_default();
                 seat.note(Evidence { buffer_bytes, ..seen });
                 let sent = counters.payload.load(Ordering::Relaxed);
-                seat.moved().store(sent, Ordering::Relaxed);
+                seat.moved.store(sent, Ordering::Relaxed);
                 let first = counters.first_us.load(Ordering::Relaxed);
                 return SendResult {
                     first: (first > 0).then(|| Moment(first).since(release.released())),
@@ -263,15 +241,6 @@ impl ControlExtension for UdpSession {
     }
 }
 
-/// The address of a seat's client.
-fn peer_addr(seat: &SeatConnection) -> Result<SocketAddr> {
-    seat.stream().peer_addr().map_err(connection_failed())
-}
-
-fn connection_failed() -> impl FnOnce(std::io::Error) -> Error {
-    Error::io("read the addresses of the connection", "a client")
-}
-
 impl UdpSessionState {
     /// The socket with the address `ip`.
     fn outlet(&self, ip: IpAddr) -> Option<(usize, SocketAddr)> {
@@ -284,7 +253,9 @@ impl UdpSession {
     /// The address that is sent from to the client at the other end of `stream`. To a group it is
     /// the one that the client knows, so that datagrams leave by that interface.
     fn source_ip(&self, stream: &TcpStream) -> Result<IpAddr> {
-        let local = stream.local_addr().map_err(connection_failed())?.ip().to_canonical();
+        let local = stream.local_addr();
+        let local = local.map_err(Error::io("read the addresses of the connection", "a client"))?;
+        let local = local.ip().to_canonical();
         Ok(match self.terms.from {
             Some(from) => from,
             None if self.via == Via::Multicast => local,
@@ -294,7 +265,7 @@ impl UdpSession {
 
     /// The socket that sends to `seat`: its number, and its address.
     pub(super) fn outlet(&self, seat: &SeatConnection) -> Option<(usize, SocketAddr)> {
-        let from = self.source_ip(seat.stream()).ok()?;
+        let from = self.source_ip(&seat.stream).ok()?;
         lock(&self.state).outlet(from)
     }
 
@@ -315,7 +286,7 @@ impl UdpSession {
             let (sender, commands) = crossbeam_channel::bounded(COMMANDS_MAX);
             let spec = StreamSpec {
                 via: self.via,
-                stream: seat.session().id.0 as u32,
+                stream: seat.session.id.0 as u32,
                 source: Arc::clone(&self.source),
                 layout: self.layout,
                 datagram: usize::from(self.terms.datagram),
@@ -323,7 +294,7 @@ impl UdpSession {
                 sockets,
                 group: self.terms.group,
             };
-            let name = format!("send-{:04x}", seat.session().id.0 >> 48);
+            let name = format!("send-{:04x}", seat.session.id.0 >> 48);
             let started = spawn(name, move || send_loop::run(spec, &commands));
             if let Err(error) = started {
                 log::error!("cannot start the sending thread: {error}");

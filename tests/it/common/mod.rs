@@ -20,11 +20,11 @@ use gatecast::internals::{
     report,
     server::{
         builder::{ServerCore, ServerCoreBuilder},
-        catalog::{Catalog, Source},
+        catalog::Catalog,
         config::ServerConfig,
         gate::SeatConnection,
         sample,
-        transport::{SendJob, SendResult, SendSession, Transport},
+        transport::{SendJob, SendPlan, SendResult, SendSession, Transport},
     },
     session::Via,
     transfer::{Counts, Evidence, Outcome, Record, Transfer},
@@ -312,13 +312,8 @@ impl Transport for Panicking<TcpTransport> {
         self.inner.via()
     }
 
-    fn prepare(
-        &self,
-        source: &Arc<Source>,
-        clients: u16,
-        rate: Option<Rate>,
-    ) -> Result<Box<dyn SendSession>> {
-        let inner = self.inner.prepare(source, clients, rate)?;
+    fn prepare(&self, plan: &SendPlan) -> Result<Box<dyn SendSession>> {
+        let inner = self.inner.prepare(plan)?;
         let seat = self.seat;
         Ok(Box::new(Panicking { inner, seat }))
     }
@@ -334,7 +329,7 @@ impl SendSession for Panicking<Box<dyn SendSession>> {
     }
 
     fn send(&self, seat: &SeatConnection, cargo: SendJob<'_>) -> SendResult {
-        assert_ne!(seat.id().0, self.seat, "a planted panic");
+        assert_ne!(seat.id.0, self.seat, "a planted panic");
         self.inner.send(seat, cargo)
     }
 }
@@ -346,7 +341,7 @@ pub(crate) fn server_whose_seat_panics(
     set: impl FnOnce(&mut ServerConfig),
 ) -> Server {
     Server::with(bytes, set, |host| {
-        let inner = TcpTransport::new(Via::Tcp, host.settings()).expect("TCP");
+        let inner = TcpTransport::new(Via::Tcp, &host.settings).expect("TCP");
         host.transport(Box::new(Panicking { inner, seat }))
     })
 }

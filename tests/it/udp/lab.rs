@@ -22,7 +22,7 @@ fn lab_server_stops_while_its_transfers_wait() {
         let clients = [0; 3].map(|_| UdpSocket::bind("127.0.0.1:0").expect("a port"));
         let mut buffer = [0; 2000];
         for client in &clients {
-            client.connect(lab.addr()).expect("loopback");
+            client.connect(lab.addr).expect("loopback");
             client.set_read_timeout(Some(common::PATIENCE)).expect("a timeout");
         }
         clients[0].send(b"!CONFIG : f.bin : 3").expect("sent");
@@ -59,7 +59,7 @@ fn lab_client_follows_no_link() {
         fs::write(&victim, b"precious").expect("room");
         std::os::unix::fs::symlink(&victim, out.join("C1-f.bin.unproven")).expect("room");
         fs::write(out.join("C2-f.bin.unproven"), b"an older copy").expect("room");
-        let client = LabClient::open(lab.addr()).expect("a port");
+        let client = LabClient::open(lab.addr).expect("a port");
         client.configure("f.bin", 2).expect("offered");
         let name = FileName::new("f.bin").expect("plain");
         let ends = client.transfer(&name, 2, &out);

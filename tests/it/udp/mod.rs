@@ -455,16 +455,16 @@ fn lab_udp_client_is_served_as_it_expects() {
             settings.rate = common::bytes_per_second(4_000_000);
         });
         let lab = start_lab(&server, Ipv4Addr::LOCALHOST, Vec::new());
-        assert_eq!(python(lab.addr(), &["LIST"]), "['f.bin']");
-        assert_eq!(python(lab.addr(), &["CONFIG", "f.bin", "2"]), "Config set");
-        assert_eq!(python(lab.addr(), &["CONFIG", "none", "2"]), "File none does not exist");
-        let wrong = python(lab.addr(), &["RAW", "!CONFIG f.bin 2"]);
+        assert_eq!(python(lab.addr, &["LIST"]), "['f.bin']");
+        assert_eq!(python(lab.addr, &["CONFIG", "f.bin", "2"]), "Config set");
+        assert_eq!(python(lab.addr, &["CONFIG", "none", "2"]), "File none does not exist");
+        let wrong = python(lab.addr, &["RAW", "!CONFIG f.bin 2"]);
         assert!(wrong.starts_with("Invalid config format"), "{wrong}");
-        assert_eq!(python(lab.addr(), &["RAW", "DISCONNECT"]), "silence");
-        assert_eq!(python(lab.addr(), &["RAW", "!CONFIG : f.bin : 2 "]), "Config set");
+        assert_eq!(python(lab.addr, &["RAW", "DISCONNECT"]), "silence");
+        assert_eq!(python(lab.addr, &["RAW", "!CONFIG : f.bin : 2 "]), "Config set");
         let out = server.folder.path().join("lab");
         std::fs::create_dir(&out).expect("room");
-        let sizes = python(lab.addr(), &["TRANSFER", out.to_str().expect("UTF-8"), "2"]);
+        let sizes = python(lab.addr, &["TRANSFER", out.to_str().expect("UTF-8"), "2"]);
         assert_eq!(sizes, "2000017\n2000017");
         for copy in entries(&out) {
             assert_eq!(common::sha1_of(&copy), server.sha1);
@@ -491,7 +491,7 @@ fn lab_udp_client_asking_twice_gets_one_file() {
         });
         let lab = start_lab(&server, Ipv4Addr::LOCALHOST, Vec::new());
         let client = UdpSocket::bind("127.0.0.1:0").expect("a port");
-        client.connect(lab.addr()).expect("loopback");
+        client.connect(lab.addr).expect("loopback");
         client.set_read_timeout(Some(Duration::from_secs(1))).expect("a timeout");
         let mut buffer = [0; 2000];
         client.send(b"!CONFIG : f.bin : 1").expect("sent");
@@ -510,7 +510,7 @@ fn lab_udp_client_asking_twice_gets_one_file() {
         client.send(b"TRANSFER").expect("sent");
         assert!(client.recv(&mut buffer).is_ok());
         let other = UdpSocket::bind("127.0.0.1:0").expect("a port");
-        other.connect(lab.addr()).expect("loopback");
+        other.connect(lab.addr).expect("loopback");
         other.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
         other.send(b"TRANSFER").expect("sent");
         assert!(other.recv(&mut buffer).is_ok());
@@ -539,7 +539,7 @@ fn lab_udp_server_answers_only_allowed_addresses() {
             let lab = start_lab(&server, Ipv4Addr::UNSPECIFIED, allowed);
             let client = UdpSocket::bind((ip, 0)).expect("a port");
             client.set_read_timeout(Some(Duration::from_secs(2))).expect("a timeout");
-            client.send_to(b"LIST", (ip, lab.addr().port())).expect("sent");
+            client.send_to(b"LIST", (ip, lab.addr.port())).expect("sent");
             assert_eq!(client.recv(&mut [0; 100]).is_ok(), answered);
         }
         server.stop();

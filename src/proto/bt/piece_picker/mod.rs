@@ -47,7 +47,8 @@ pub struct PiecePicker {
     /// Begin, sender and digest of the blocks of wrong pieces with several senders.
     suspects: BTreeMap<u32, Vec<(u32, u32, Digest)>>,
     random: Random,
-    counts: PickerCounts,
+    /// What happened that should not happen often.
+    pub counts: PickerCounts,
     /// Before this moment no block is overdue.
     overdue_from: Moment,
 }
@@ -149,11 +150,6 @@ impl PiecePicker {
     /// How many peers have `piece`.
     pub fn copies(&self, piece: u32) -> u16 {
         self.copies[piece as usize]
-    }
-
-    /// What happened that should not happen often.
-    pub fn counts(&self) -> PickerCounts {
-        self.counts
     }
 
     /// How many pieces we lack that no peer has.

@@ -87,7 +87,7 @@ fn no_block_is_requested_twice_before_the_end() {
     asked.sort_unstable();
     asked.dedup();
     assert_eq!((asked.len(), all), (15, 15), "every block, once");
-    assert_eq!(picker.counts().endgame, 0);
+    assert_eq!(picker.counts.endgame, 0);
 }
 
 #[test]
@@ -101,14 +101,14 @@ fn overdue_block_is_requested_once_more_at_the_end() {
     assert!(picker.next_requests(3, at(199)).is_empty(), "nothing is overdue yet");
     let again = picker.next_requests(3, at(200));
     assert_eq!(again.len(), 15);
-    assert_eq!(picker.counts().endgame, 15);
+    assert_eq!(picker.counts.endgame, 15);
     let block = again[0];
     let Arrival::Kept(others) = send(&mut picker, 3, block, at(210)) else {
         panic!("it is the first to come");
     };
     assert_eq!(others.len(), 1, "the peer that owes it is told");
     assert_eq!(send(&mut picker, others[0], block, at(520)), Arrival::Unwanted);
-    assert_eq!(picker.counts().wasted, 1);
+    assert_eq!(picker.counts.wasted, 1);
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn unrequested_block_is_dropped() {
     assert_eq!(send(&mut picker, 1, long, T0), Arrival::Unwanted);
     assert_eq!(send(&mut picker, 1, block, T0), Arrival::Kept(vec![]));
     assert_eq!(send(&mut picker, 1, block, T0), Arrival::Unwanted, "twice");
-    assert_eq!(picker.counts().wasted, 4);
+    assert_eq!(picker.counts.wasted, 4);
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn wrong_piece_of_one_sender_names_it() {
     }
     assert_eq!(picker.piece_corrupt(2, &[0; 65536]), Some(1));
     assert_eq!(picker.next_requests(1, T0).len(), 4, "it is to be fetched again");
-    assert_eq!(picker.counts().wrong, 1);
+    assert_eq!(picker.counts.wrong, 1);
 }
 
 #[test]

@@ -56,7 +56,7 @@ fn xor_delivers_the_one_missing_block() {
     assert_eq!(receiver.handle(&xor(6, &[1, 4, 5]), NOW), Delivery::Nothing);
     assert_eq!(receiver.handle(&xor(7, &[1, 2]), NOW), Delivery::Nothing);
     receiver.repaired(3);
-    assert!(receiver.blocks().held().has(3));
+    assert!(receiver.blocks.held().has(3));
     assert_eq!(receiver.finish().corrupt, 0);
 }
 
@@ -79,7 +79,7 @@ fn foreign_and_impossible_datagrams_change_only_counts() {
     ] {
         assert_eq!(receiver.handle(&bytes, NOW), Delivery::Nothing, "{bytes:?}");
     }
-    assert_eq!(receiver.blocks().held().count(), 0);
+    assert_eq!(receiver.blocks.held().count(), 0);
     let account = receiver.finish();
     assert_eq!((account.foreign, account.corrupt), (3, 7));
     assert_eq!(account.figures, StreamFigures::default());

@@ -373,10 +373,10 @@ impl World {
             Delivery::Coded { lacking, others, payload } => {
                 let mut sum = payload.to_vec();
                 for other in others {
-                    let (offset, len) = client.receiver.layout().place(other);
+                    let (offset, len) = client.receiver.layout.place(other);
                     xor::add(&mut sum, &client.file[offset as usize..][..len]);
                 }
-                let (offset, len) = client.receiver.layout().place(lacking);
+                let (offset, len) = client.receiver.layout.place(lacking);
                 client.file[offset as usize..][..len].copy_from_slice(&sum[..len]);
                 client.receiver.repaired(lacking);
             }

@@ -198,15 +198,8 @@ fn names(spec: &RunSpec<'_>) -> Result<PathBuf> {
 
 /// `words` with the names of this star, and with a broadcast address, which udpcast needs.
 fn shell(names: &Path, host: &Host, words: &str) -> Command {
-    let (names, device, address) = (names.display(), &host.device, host.address);
-    let script = format!(
-        "mount --bind '{names}' /etc/hosts; \
-         if ! ip -4 -o addr show dev {device} | grep -q ' brd '; then \
-         net=$(ip -4 -o addr show dev {device} | sed -n 's|.*inet {address}/\\([0-9]*\\).*|\\1|p'); \
-         way=$(ip -4 route show default); ip addr del {address}/$net dev {device}; \
-         ip addr add {address}/$net brd + dev {device}; ip route replace $way; fi; exec {words}"
-    );
     let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-c", &script]);
+    command.args(["--mount", "sh", "-c", include_str!("multicast.sh"), "sh"]).arg(names);
+    command.args([&*host.device, &host.address.to_string(), words]);
     command
 }

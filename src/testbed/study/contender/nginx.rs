@@ -5,7 +5,7 @@
 //! curl's own clock starts only when it has read its orders, so a client's time is taken from the
 //! last write to its copy, as the file system has it.
 
-use std::{fs, io::Write, sync::atomic::AtomicBool, time::SystemTime};
+use std::{fs, io::Write, net::SocketAddr, sync::atomic::AtomicBool, time::SystemTime};
 
 use crate::{
     error::{Error, Result},
@@ -116,15 +116,7 @@ fn file_name<'a>(spec: &RunSpec<'a>) -> Result<&'a str> {
 
 fn configuration(spec: &RunSpec<'_>) -> Result<String> {
     file_name(spec)?;
-    let (folder, address) = (spec.folder.display(), spec.server.address);
     let root = spec.file.parent().unwrap_or(spec.folder).display();
-    Ok(format!(
-        "daemon off;\nuser root;\nworker_processes 2;\npid {folder}/nginx.pid;\n\
-         events {{ worker_connections 1024; }}\n\
-         http {{\n access_log off;\n sendfile on;\n tcp_nopush on;\n\
-         client_body_temp_path {folder}/t1;\n proxy_temp_path {folder}/t2;\n\
-         fastcgi_temp_path {folder}/t3;\n uwsgi_temp_path {folder}/t4;\n\
-         scgi_temp_path {folder}/t5;\n\
-         server {{ listen {address}:{PORT}; root \"{root}\"; }}\n}}\n"
-    ))
+    let (folder, address) = (spec.folder.display(), SocketAddr::from((spec.server.address, PORT)));
+    Ok(format!(include_str!("nginx.conf"), folder = folder, address = address, root = root))
 }

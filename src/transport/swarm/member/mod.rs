@@ -83,9 +83,10 @@ pub struct SwarmMember {
     role: Role,
     layout: PieceLayout,
     pub(super) store: Store,
-    connections_max: usize,
+    /// How many connections may be open.
+    pub connections_max: usize,
     /// Limits the payload that all connections together send.
-    pacer: Mutex<Option<Arc<Pacer>>>,
+    pub(super) pacer: Mutex<Option<Arc<Pacer>>>,
     /// Payload bytes sent since the last release.
     sent: AtomicU64,
     /// Whether our user knows that others' programs wait for the gate.
@@ -233,11 +234,6 @@ impl SwarmMember {
     /// Dials no private addresses from now on.
     pub fn dial_only_public(&self) {
         self.lock().dialer.only_public = true;
-    }
-
-    /// Limits the payload that all connections together send to the rate of `pacer`.
-    pub fn set_pacer(&self, pacer: Option<Arc<Pacer>>) {
-        *lock(&self.pacer) = pacer;
     }
 
     /// Waits until `bytes` of payload may be sent.

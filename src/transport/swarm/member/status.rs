@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, sync::atomic::Ordering};
 
 use crate::{
-    net::clock,
+    net::{clock, tcp_info},
     proto::bt::{bitfield::Bitfield, piece_picker::PickerCounts, wire::PeerId},
     transfer::Evidence,
     transport::swarm::{
@@ -71,11 +71,6 @@ impl SwarmMember {
         self.lock().connections.len()
     }
 
-    /// How many connections may be open.
-    pub fn connections_max(&self) -> usize {
-        self.connections_max
-    }
-
     /// How many pieces a connected member has; `None` when it is not connected.
     pub fn pieces_of(&self, id: PeerId) -> Option<u32> {
         let state = self.lock();
@@ -111,7 +106,7 @@ impl SwarmMember {
             their_pieces,
             kept: state.accounting.kept,
             sent: self.sent.load(Ordering::Relaxed),
-            counts: picker.counts(),
+            counts: picker.counts,
             protocol: state.accounting.protocol(&state.connections),
         }
     }
@@ -123,7 +118,7 @@ impl SwarmMember {
 
     /// What the system saw of the connection to a member.
     pub fn evidence_of(&self, id: PeerId) -> Evidence {
-        self.lock().connection_to(&id).map(|connection| connection.evidence()).unwrap_or_default()
+        self.lock().connection_to(&id).map(|c| tcp_info::evidence(&c.stream)).unwrap_or_default()
     }
 
     /// Looks at the queue of our own link if it is time to, and says for how long it has been full,
@@ -131,7 +126,8 @@ impl SwarmMember {
     pub fn update_link(&self) -> Option<u64> {
         let mut state = self.lock();
         let MemberState { accounting, connections, .. } = &mut *state;
-        let queued = || connections.values().filter_map(|connection| connection.queued()).max();
+        let queued =
+            || connections.values().filter_map(|peer| tcp_info::queued(&*peer.stream)).max();
         accounting.link.update(clock::now(), queued);
         accounting.link.full_us()
     }

@@ -73,11 +73,12 @@ struct SimulatedPeer {
 
 /// A step of a transfer between a peer and one of its neighbours.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum TransferEvent {
-    /// The peer's uplink has sent a piece to the neighbour.
-    Sent { peer: usize, link: u32, piece: u32 },
-    /// The peer's downlink has received a piece from the neighbour.
-    Received { peer: usize, link: u32, piece: u32 },
+struct TransferEvent {
+    /// The peer's downlink has received the piece from the neighbour, or its uplink sent it there.
+    is_received: bool,
+    peer: usize,
+    link: u32,
+    piece: u32,
 }
 
 struct Simulation {
@@ -118,12 +119,9 @@ pub fn run(config: &SimulationConfig) -> Option<SimulationResult> {
     while simulation.incomplete > 0 {
         let Reverse((at, _, event)) = simulation.events.pop()?;
         simulation.now = at as f64;
-        match event {
-            TransferEvent::Sent { peer, link, piece } => simulation.on_sent(peer, link, piece),
-            TransferEvent::Received { peer, link, piece } => {
-                simulation.on_received(peer, link, piece);
-            }
-        }
+        let TransferEvent { is_received, peer, link, piece } = event;
+        let handle = if is_received { Simulation::on_received } else { Simulation::on_sent };
+        handle(&mut simulation, peer, link, piece);
     }
     let clients = &simulation.peers[1..];
     Some(SimulationResult {
@@ -241,7 +239,7 @@ impl Simulation {
         from.sent += u64::from(len);
         let at = self.now + f64::from(len) / from.up * 1e6;
         let link = u32::try_from(link).expect("few links");
-        self.schedule(at, TransferEvent::Sent { peer, link, piece });
+        self.schedule(at, TransferEvent { is_received: false, peer, link, piece });
     }
 
     fn on_sent(&mut self, peer: usize, link: u32, piece: u32) {
@@ -256,7 +254,7 @@ impl Simulation {
         let arrived = to.down_free + f64::from(self.layout.len(piece)) / to.down * 1e6;
         let at = self.now.max(arrived);
         to.down_free = at;
-        let received = TransferEvent::Received { peer: other, link: theirs, piece };
+        let received = TransferEvent { is_received: true, peer: other, link: theirs, piece };
         self.schedule(at, received);
         self.send(peer);
     }
