@@ -192,6 +192,8 @@ pub(crate) struct FetchTask {
     config: FetchConfig,
     /// What is fetched by HTTP instead of the native conversation.
     target: Option<HttpTarget>,
+    /// The server speaks the lab's TCP protocol.
+    pub(crate) lab: bool,
     /// For a session that is a swarm.
     pub(crate) swarm: SwarmReceiveTransport,
     /// For a session by multicast: the address of the interface on which the group is joined.
@@ -226,6 +228,7 @@ impl FetchTask {
             run: FetchRun::new(&config),
             config,
             target,
+            lab: false,
             swarm: SwarmReceiveTransport::default(),
             multicast_interface: None,
         })
@@ -238,6 +241,9 @@ impl FetchTask {
     pub(crate) fn run(&self) -> Result<Vec<ClientReport>> {
         if let Some(target) = &self.target {
             return http::client::run(&self.run, &self.config, target);
+        }
+        if self.lab {
+            return tcp::lab_client::run(&self.run, &self.config);
         }
         let transports: [&dyn ReceiveTransport; 7] = [
             &tcp::receive::TCP,

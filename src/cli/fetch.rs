@@ -142,6 +142,10 @@ pub(crate) struct ReceiveArgs {
     #[arg(long, help_heading = "Gate")]
     #[arg(conflicts_with_all = ["clients", "group", "retry", "json", "events", "lab"])]
     pub(crate) standing: bool,
+    /// Fetch from a server of the lab's TCP protocol
+    #[arg(long, hide_short_help = true)]
+    #[arg(conflicts_with_all = ["file", "group", "via", "resume", "key", "standing", "lab"])]
+    pub(crate) lab_tcp: bool,
     /// How bytes are copied: auto, buffered or sendfile
     #[arg(long, default_value = "auto", value_name = "HOW", hide_short_help = true)]
     pub(crate) copy: copy::Method,
@@ -271,6 +275,7 @@ pub(crate) fn run(args: &FetchArgs) -> Result<Verdict> {
 
 /// `task` with the user's options for some ways.
 pub(super) fn receiving(args: &FetchArgs, mut task: FetchTask) -> FetchTask {
+    task.lab = args.receiving.lab_tcp;
     task.swarm.seed_time = args.receiving.seed_time;
     task.multicast_interface = args.receiving.multicast_interface;
     task

@@ -2,6 +2,7 @@
 
 use std::{
     net::TcpStream,
+    path::PathBuf,
     sync::{
         Arc, Condvar, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -13,8 +14,9 @@ use std::{
 use crate::{
     client::{
         config::FetchConfig,
+        download::Download,
         messages::CONNECT_LIMIT,
-        part::EarlySync,
+        part::{EarlySync, PublishedCopy},
         report::ClientReport,
         shared::{Client, ClientView},
     },
@@ -22,6 +24,7 @@ use crate::{
     net::{STACK, clock, lock, socket},
     proto::manifest::Manifest,
     text::debug_fields,
+    units::Moment,
 };
 
 /// The clients of one fetch as they run.
@@ -225,6 +228,34 @@ impl FetchRun {
     /// True when every client is to end.
     pub fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::SeqCst)
+    }
+
+    /// Verifies the copy of a client from disk, gives it its name, and says in `end` what it is and
+    /// when, from `released` on. Returns where it is.
+    ///
+    /// # Errors
+    /// It is another file, or cannot be read or named.
+    pub(crate) fn prove(
+        &self,
+        download: Download,
+        config: &FetchConfig,
+        released: Moment,
+        end: &mut ClientReport,
+    ) -> Result<PathBuf> {
+        let transfer = end.transfer.as_mut().expect("it has a row while it receives");
+        let file = &mut end.offer.as_mut().expect("it has an offer while it receives").file;
+        let checked = download.verify(|_| self.may_go_on())?;
+        transfer.seconds_verified = Some(clock::now().since(released));
+        let verified =
+            checked.whole(&file.name).inspect_err(|_| transfer.verified = Some(false))?;
+        file.sha1 = verified.sha1;
+        transfer.verified = verified.is_proven().then_some(true);
+        if config.durable {
+            verified.sync()?;
+        }
+        let PublishedCopy { path, is_durable } = verified.publish(config.durable)?;
+        transfer.seconds_durable = is_durable.then(|| clock::now().since(released));
+        Ok(path)
     }
 
     /// Connects `client`, again and again while the server is not there yet and `config.retry`

@@ -44,6 +44,8 @@ mod firewall;
 mod group_star;
 #[cfg(feature = "cli")]
 mod help;
+#[cfg(feature = "cli")]
+mod lab_tcp;
 #[cfg(all(target_os = "linux", feature = "cli"))]
 mod live;
 #[cfg(feature = "cli")]

@@ -18,7 +18,7 @@ use crate::{
         Client, ClientReport, ClientStage, FetchConfig, FetchRun,
         config::OverwritePolicy,
         download::{Download, DownloadSpec, Proof},
-        part::{ByteOrder, PartSpec, PublishedCopy},
+        part::{ByteOrder, PartSpec},
         receive,
     },
     digest::Digest,
@@ -282,25 +282,13 @@ impl HttpFetch<'_> {
 
     /// Verifies the copy from disk, and gives it its name.
     fn prove(&self, download: Download, released: Moment, end: &mut ClientReport) -> Result<()> {
-        let transfer = end.transfer.as_mut().expect("made before");
-        let offer = end.offer.as_mut().expect("made before");
-        let checked = download.verify(|_| self.fetch.may_go_on())?;
-        transfer.seconds_verified = Some(clock::now().since(released));
-        let verified =
-            checked.whole(&self.target.name).inspect_err(|_| transfer.verified = Some(false))?;
-        let (sha1, is_proven) = (verified.sha1, verified.is_proven());
-        offer.file.sha1 = sha1;
-        transfer.verified = is_proven.then_some(true);
-        if self.order.durable {
-            verified.sync()?;
-        }
-        let PublishedCopy { path, is_durable } = verified.publish(self.order.durable)?;
-        transfer.seconds_durable = is_durable.then(|| clock::now().since(released));
-        if !is_proven {
+        let path = self.fetch.prove(download, self.order, released, end)?;
+        let (transfer, offer) = (&end.transfer, end.offer.as_ref().expect("made before"));
+        if transfer.as_ref().is_some_and(|transfer| transfer.verified != Some(true)) {
             return Err(Error::Unproven {
                 from: self.target.host.clone(),
                 copy: escape_path(&path),
-                sha1: sha1.to_string(),
+                sha1: offer.file.sha1.to_string(),
             });
         }
         end.path = Some(path);

@@ -16,8 +16,10 @@
 use std::time::Duration;
 
 use crate::{
-    proto::line::DecodeError,
+    proto::{http::text::digits, line::DecodeError, native::SIZE_MAX},
     session::{FileInfo, SeatId},
+    text::FileName,
+    units::decimal_seconds,
 };
 
 /// What the client says when it is ready.
@@ -39,6 +41,28 @@ pub fn is_stray(byte: u8) -> bool {
 /// The four lines before the file.
 pub fn encode_offer(seat: SeatId, file: &FileInfo) -> Vec<u8> {
     format!("{seat}\n{}\n{}\n{}\n", file.name.as_str(), file.bytes, file.sha1).into_bytes()
+}
+
+/// Reads the four lines.
+///
+/// # Errors
+/// No seat from 1 on, a name that is not one, no size, or no SHA-1.
+pub fn decode_offer(lines: &[String; 4]) -> Result<(SeatId, FileInfo), DecodeError> {
+    let [seat, name, bytes, sha1] = lines.each_ref().map(|line| line.trim_ascii());
+    let file_name = FileName::new(name).map_err(|_| DecodeError::value("no file's name", name))?;
+    let size = digits(bytes).filter(|&bytes| bytes <= SIZE_MAX);
+    let number = digits(seat).and_then(|seat| u16::try_from(seat).ok()).filter(|&seat| seat > 0);
+    let file = FileInfo {
+        name: file_name,
+        bytes: size.ok_or_else(|| DecodeError::value("no size", bytes))?,
+        sha1: sha1.parse().map_err(|_| DecodeError::value("no SHA-1", sha1))?,
+    };
+    Ok((SeatId(number.ok_or_else(|| DecodeError::value("no number of a client", seat))?), file))
+}
+
+/// The client's own elapsed time, seconds.
+pub fn encode_elapsed(elapsed: Duration) -> Vec<u8> {
+    format!("{}\n", decimal_seconds(elapsed)).into_bytes()
 }
 
 /// The server's start time as the client wants it: seconds since the Unix epoch.

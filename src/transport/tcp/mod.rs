@@ -2,6 +2,7 @@
 //!
 //! - [`send`]: the way as the server has it, with its fair start
 //! - [`lab`]: the lab's TCP client, served at the same gate
+//! - [`lab_client`]: our client at the lab's TCP server
 //! - [`receive`]: the way as a client has it
 
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use crate::{
 };
 
 pub mod lab;
+pub mod lab_client;
 pub mod receive;
 pub mod send;
 
