@@ -76,7 +76,7 @@ pub(crate) fn be_a_viewer(relay: SocketAddr) {
 }
 
 /// Sends datagrams on an absolute schedule, what is due `every` so often, each with the moment before
-/// its send.
+/// its send and its number.
 pub(crate) fn source(to: SocketAddr, (rate, every): (u64, Duration), run: Duration) -> u64 {
     let socket = UdpSocket::bind(LOCAL).expect("a free port");
     socket.connect(to).expect("an address");
@@ -89,13 +89,14 @@ pub(crate) fn source(to: SocketAddr, (rate, every): (u64, Duration), run: Durati
         .collect();
     assert_eq!(datagram.len(), SIZE);
     let begun = clock::now();
-    let mut sent = 0;
+    let mut sent = 0_u64;
     loop {
         let now = clock::now();
         let since = now.since(begun).min(run);
         let due = rate * u64::try_from(since.as_micros()).expect("seconds") / 1_000_000;
         while sent < due {
             datagram[8..16].copy_from_slice(&clock::now().0.to_be_bytes());
+            datagram[16..24].copy_from_slice(&sent.to_be_bytes());
             if socket.send(&datagram).is_ok() {
                 sent += 1;
             }

@@ -2,11 +2,15 @@
 //! have been, alternated in one run.
 //!
 //! ```text
-//! cargo bench --bench relay                  both tables
+//! cargo bench --bench relay                  the first two tables
 //! cargo bench --bench relay -- figures       loads that a relay must carry
 //! cargo bench --bench relay -- figures 25    those of 25 viewers
 //! cargo bench --bench relay -- limits        the highest rate without loss
 //! cargo bench --bench relay -- limits 25     with 25 viewers
+//! cargo bench --bench relay -- class         25 by UDP, 25 by HTTP and a group, at 60 Mbit/s
+//! cargo bench --bench relay -- crowd         200 by HTTP at 8 Mbit/s, beside nginx
+//! cargo bench --bench relay -- recording     what a recording costs
+//! cargo bench --bench relay -- joins         how soon a player has a picture
 //! cargo bench --bench relay --no-default-features      the relay on plain std
 //! ```
 //!
@@ -47,6 +51,7 @@ use crate::{
 mod ends;
 #[path = "../ground/mod.rs"]
 mod ground;
+mod room;
 mod way;
 
 /// What one run was like.
@@ -98,6 +103,9 @@ fn main() {
     if words.first().is_some_and(|word| word == ends::VIEWER) {
         return ends::be_a_viewer(words[1].parse().expect("an address"));
     }
+    if words.first().is_some_and(|word| word == room::RELAY) {
+        return room::be_a_relay(&words[1..]);
+    }
     if !ground::is_bench() {
         // `cargo test --benches`: that it runs at all.
         let outcome = measure(Way::Relay, 2, (500, BURSTS), Duration::from_millis(200));
@@ -109,6 +117,16 @@ fn main() {
         "relay        {SIZE}-byte datagrams, {} sends",
         if Relay::batched() { "batched" } else { "plain std" }
     );
+    let rooms: [(&str, fn()); 4] = [
+        ("class", room::class),
+        ("crowd", room::crowd),
+        ("recording", room::recording),
+        ("joins", room::joins),
+    ];
+    let rooms: Vec<_> = rooms.into_iter().filter(|(name, _)| ground::named(name)).collect();
+    if !rooms.is_empty() {
+        return rooms.iter().for_each(|(_, measure)| measure());
+    }
     // A number among the words takes only the loads of so many viewers.
     let only = words.iter().find_map(|word| word.parse::<usize>().ok());
     let (figured, limited) = (ground::named("figures"), ground::named("limits"));

@@ -142,11 +142,15 @@ pub(crate) fn run(args: &RelayArgs) -> Result<Verdict> {
                 }
             }
             recv(tick) -> _ => {
-                let now = relay.snapshot();
-                if args.events {
-                    output::print(&events::relay_event(&now))?;
+                // To look costs more than to relay nothing.
+                let now = (args.events || unfed <= UNFED).then(|| relay.snapshot());
+                if let Some(now) = now.as_ref().filter(|_| args.events) {
+                    output::print(&events::relay_event(now))?;
                 }
-                unfed += u32::from(now.awake && now.input.datagrams == 0);
+                unfed = match now.map(|now| (now.awake, now.input.datagrams)) {
+                    Some((awake, 0)) => unfed + u32::from(awake),
+                    _ => UNFED + 1,
+                };
                 if unfed == UNFED {
                     unfed += 1;
                     output::eprintln(format_args!(

@@ -1,6 +1,12 @@
 //! `gatecast watch`: one viewer, for a player of this host, a file, or just to measure.
 
-use std::{io::IsTerminal, net::SocketAddr, path::PathBuf, process::Child, time::Duration};
+use std::{
+    io::IsTerminal,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    process::Child,
+    time::Duration,
+};
 
 use crossbeam_channel::select;
 
@@ -42,6 +48,10 @@ pub(crate) struct WatchArgs {
     #[arg(long, default_value = "auto", value_parser = ["auto", "unicast", "multicast"])]
     #[arg(hide_possible_values = true, value_name = "WAY", help_heading = "Network")]
     pub(crate) via: String,
+    /// The address of this host by whose interface the group is joined; that by which the relay is
+    /// reached unless given
+    #[arg(long, value_name = "ADDR", help_heading = "Network", hide_short_help = true)]
+    pub(crate) multicast_interface: Option<Ipv4Addr>,
     /// Write the stream into this file, in place of an old one
     #[arg(long, value_name = "FILE", help_heading = "Files")]
     pub(crate) record: Option<PathBuf>,
@@ -166,6 +176,7 @@ fn start(args: &WatchArgs) -> Result<(Watch, Option<Child>)> {
         by_group: (args.via != "auto").then(|| args.via == "multicast"),
         record: args.record.clone(),
         port: args.port,
+        interface: args.multicast_interface,
         ..WatchConfig::new(address::resolve(&args.relay, PORT)?)
     };
     let watch = Watch::start(&config)?;

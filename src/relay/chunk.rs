@@ -29,6 +29,8 @@ pub(super) struct StreamChunk {
     pub(super) key_frame: Option<usize>,
     /// Counts the batches.
     pub(super) number: u64,
+    /// How many viewers over HTTP get it.
+    pub(super) queues: u32,
 }
 
 /// The relay's end of what waits for one viewer.

@@ -29,6 +29,7 @@ use crate::{
         gather::Gather,
         group::StreamGroup,
         hub::Hub,
+        record::IDLE_INTERVAL,
         send::{self, SendCounts},
         viewer::Viewer,
     },
@@ -45,8 +46,8 @@ pub(super) struct Forwarder {
     /// The same for the group.
     wrapped: DatagramBatch,
     viewers: Vec<Arc<Viewer>>,
-    /// One of them watches over HTTP.
-    has_queues: bool,
+    /// How many of them watch over HTTP.
+    queues: u32,
     generation: Option<u64>,
     /// Which viewer is sent to first, so that none always waits for all others.
     turn: usize,
@@ -86,7 +87,7 @@ impl Forwarder {
             batch: DatagramBatch::new(BATCH),
             wrapped: DatagramBatch::new(BATCH),
             viewers: Vec::new(),
-            has_queues: false,
+            queues: 0,
             generation: None,
             turn: 0,
             sender: StreamSender::default(),
@@ -162,7 +163,9 @@ impl Forwarder {
         self.batch.clear();
         self.hub.group.iter().for_each(|group| group.announce(false));
         let socket = &self.hub.socket;
-        socket.receive(&mut self.batch, POLL_INTERVAL)?;
+        let is_idle = self.viewers.is_empty() && self.hub.viewers().is_empty();
+        let patience = if is_idle { IDLE_INTERVAL } else { POLL_INTERVAL };
+        socket.receive(&mut self.batch, patience)?;
         let Some(first) = self.batch.iter().next().map(|datagram| datagram.at) else {
             *lock(&self.hub.input.counts) = self.monitor.counts();
             return Ok(());
@@ -187,7 +190,7 @@ impl Forwarder {
         if self.generation != Some(generation)
             && let Some(viewers) = self.hub.try_viewers()
         {
-            self.has_queues = viewers.iter().any(|viewer| viewer.queue.is_some());
+            self.queues = viewers.iter().map(|viewer| u32::from(viewer.queue.is_some())).sum();
             self.viewers = viewers;
             self.generation = Some(generation);
         }
@@ -235,14 +238,14 @@ impl Forwarder {
 
     /// Counts the batch. Returns its packets where somebody watches over HTTP, or it is recorded.
     fn count_batch(&mut self) -> Option<Arc<StreamChunk>> {
-        if !self.has_queues && self.hub.recording_now().is_none() {
+        if self.queues == 0 && self.hub.recording_now().is_none() {
             for datagram in self.batch.iter() {
                 self.monitor.handle(datagram.at, datagram.bytes);
             }
             return None;
         }
         let number = self.hub.input.batches.load(Ordering::Relaxed);
-        let mut chunk = StreamChunk { number, ..StreamChunk::default() };
+        let mut chunk = StreamChunk { number, queues: self.queues, ..StreamChunk::default() };
         for datagram in self.batch.iter() {
             chunk.came.push(datagram.at);
             let see = |packet: &[u8; PACKET]| chunk.packets.extend_from_slice(packet);

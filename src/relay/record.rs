@@ -83,8 +83,11 @@ const STALL_LIMIT: Duration = Duration::from_secs(10);
 /// A pause of the source that is longer is no part of a segment's time.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// How often a thread that waits looks whether it is to end.
-const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// How often a thread whose work can wait for so long looks whether it is to end.
+pub(super) const IDLE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often is looked whether the last is on the disk.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 const WRITE: &str = "write the recording";
 
@@ -129,12 +132,13 @@ impl SegmentCutter {
 impl SegmentWriter<'_> {
     fn write_queue(&mut self, chunks: &Receiver<Arc<StreamChunk>>) -> Result<()> {
         loop {
-            match chunks.recv_timeout(POLL_INTERVAL) {
+            let is_on = self.recording.is_on();
+            match chunks.recv_timeout(if is_on { IDLE_INTERVAL } else { Duration::ZERO }) {
                 Ok(chunk) => {
                     self.recording.queue.release(&chunk);
                     self.write(&chunk)?;
                 }
-                Err(RecvTimeoutError::Timeout) if self.recording.is_on() => {}
+                Err(RecvTimeoutError::Timeout) if is_on => {}
                 Err(_) => return Ok(()),
             }
         }
@@ -308,12 +312,14 @@ impl Recording {
     /// Waits until what has come is on the disk; what comes later is not recorded.
     pub(super) fn finish(&self) {
         self.ending.store(true, Ordering::SeqCst);
+        // Its thread waits for something to write.
+        self.queue.offer(&Arc::default());
         let deadline = clock::now().after(STALL_LIMIT);
         while !self.over.load(Ordering::SeqCst) {
             if clock::left(deadline).is_none() {
                 self.end(Some("the disk did not take its end within 10 s".to_owned()));
             }
-            thread::sleep(POLL_INTERVAL / 10);
+            thread::sleep(POLL_INTERVAL);
         }
     }
 }

@@ -1,5 +1,5 @@
 //! A room of eight on a star that watches by the relay's group, one host that the group does not
-//! reach, and one that it stops reaching.
+//! reach, and one that it stops reaching, beside a client of the lab's, which knows nothing of groups.
 //!
 //! It takes root, `ip`, `tc`, `nft`, `ethtool` and Python, and is skipped without them.
 
@@ -32,6 +32,28 @@ while time.monotonic() < begun + float(sys.argv[1]):
     time.sleep(max(0, begun + n / 250 - time.monotonic()))
 ";
 
+/// The lab's client: watches for 10 s, pauses, goes on for a second, leaves, and prints what it got.
+const LAB: &str = "
+import socket, sys
+sys.path.insert(0, sys.argv[1])
+import relay_client as lab
+control = lab.Control('10.77.0.1', 7000)
+media = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+media.bind((control.socket.getsockname()[0], 0))
+def say(command):
+    control.send(command + b'\\n')
+    assert control.line() == 'OK', command
+say(b'CONECTAR %d' % media.getsockname()[1])
+got = lab.take(media, sys.maxsize, 10)[0]
+say(b'INTERRUMPIR')
+got += lab.take(media, sys.maxsize, 0.5)[0]
+assert lab.take(media, sys.maxsize, 0.5)[0] == 0
+say(b'CONTINUAR')
+got += lab.take(media, sys.maxsize, 1)[0]
+say(b'DESCONECTAR')
+print(got + lab.take(media, sys.maxsize, 0.5)[0])
+";
+
 /// The viewer at `10.77.0.host`'s record.
 fn of_host(records: &[ViewerRecord], host: u8) -> &ViewerRecord {
     let ip = format!("10.77.0.{}", host + 1);
@@ -54,6 +76,7 @@ fn room_watches_by_group_and_unreached_hosts_by_unicast() {
     let folder = tempfile::tempdir().expect("a folder");
     let at = folder.path().display();
     fs::write(folder.path().join("source.py"), SOURCE).expect("room");
+    fs::write(folder.path().join("lab.py"), LAB).expect("room");
     let on = |host: u8| format!("{GATECAST} star exec {host} -- ");
     let mut script = format!(
         "cd {at}\n{}{GATECAST} relay --multicast-group 239.255.1.2:5000 --multicast-interface \
@@ -73,11 +96,17 @@ fn room_watches_by_group_and_unreached_hosts_by_unicast() {
     }
     let _ = writeln!(
         script,
+        "{}python3 lab.py {}/tests/peers >lab.txt 2>&1 &\nviewers=\"$viewers $!\"",
+        on(9),
+        env!("CARGO_MANIFEST_DIR")
+    );
+    let _ = writeln!(
+        script,
         "sleep 6\n{}sh -ec '{DROP}'\nwait $viewers\nkill $source\nkill -INT $relay\nwait $relay",
         on(5)
     );
     let output = Command::new(GATECAST)
-        .args(["star", "run", "--rate", "100mbit", "--hosts", "9", "--", "sh", "-c", &script])
+        .args(["star", "run", "--rate", "100mbit", "--hosts", "10", "--", "sh", "-c", &script])
         .env_remove("GATECAST_STAR")
         .output()
         .expect("the program starts");
@@ -89,7 +118,11 @@ fn room_watches_by_group_and_unreached_hosts_by_unicast() {
     let mut logs = logs.map(|entry| entry.expect("a file").path());
     let log = logs.find(|path| is_relay_log(path)).expect("a relay log");
     let records = read_relay_log(&log).expect("sound");
-    assert_eq!(records.len(), 8, "{said}");
+    assert_eq!(records.len(), 9, "{said}");
+    let lab = fs::read_to_string(folder.path().join("lab.txt")).expect("it has run");
+    let record = of_host(&records, 9);
+    assert_eq!(lab.trim().parse(), Ok(record.sent.sent), "{lab}{said}");
+    assert!(record.sent.paused > 0 && record.received.is_none(), "{said}");
     assert!(said.contains("group 239.255.1.2:5000: "), "{said}");
     for host in 1..=8 {
         let record = of_host(&records, host);

@@ -8,7 +8,7 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
@@ -40,6 +40,8 @@ pub struct WatchConfig {
     pub port: u16,
     /// Take the stream by the relay's group only, or never; `None` where it is heard.
     pub by_group: Option<bool>,
+    /// The address by whose interface the group is joined; `None` for that of the connection.
+    pub interface: Option<Ipv4Addr>,
 }
 
 /// A stream being watched.
@@ -57,7 +59,7 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 impl WatchConfig {
     /// To watch the stream of a relay at `relay`, without player or recording.
     pub fn new(relay: Vec<SocketAddr>) -> Self {
-        Self { relay, player: None, record: None, port: 0, by_group: None }
+        Self { relay, player: None, record: None, port: 0, by_group: None, interface: None }
     }
 }
 
@@ -87,7 +89,8 @@ impl Watch {
         if config.by_group != Some(false) {
             let only = config.by_group == Some(true);
             let told = state.request(&ControlCommand::Group);
-            match told.and_then(|told| GroupListener::join(&told, at.ip(), only)) {
+            let here = config.interface.map_or_else(|| at.ip(), IpAddr::V4);
+            match told.and_then(|told| GroupListener::join(&told, here, only)) {
                 Ok(group) => state.group.set(group).expect("it is joined once"),
                 Err(error) if only || lock(&state.control).end_reason.is_some() => {
                     return Err(error);

@@ -14,8 +14,8 @@ fn connected(relay: &Program) -> usize {
 
 #[test]
 fn players_get_every_picture_by_url() {
-    let there = ["curl", "ffmpeg", "cvlc", "python3"].into_iter().all(installed);
-    if !have("curl, ffmpeg, VLC and Python", there) {
+    let there = ["curl", "ffmpeg", "cvlc", "mpv", "python3"].into_iter().all(installed);
+    if !have("curl, ffmpeg, VLC, mpv and Python", there) {
         return;
     }
     in_turn("live", LIMIT, || {
@@ -34,8 +34,13 @@ fn players_get_every_picture_by_url() {
         let mut play = vlc(place);
         play.arg(&url).arg(format!("--sout=#std{{access=file,mux=ts,dst={}}}", path("vlc.ts")));
         play.arg("vlc://quit");
-        let mut players: Vec<Program> = [curl, copy, play].iter_mut().map(Program::start).collect();
-        until("they watch", || connected(&relay) == 3);
+        // It shows its pictures to nobody, and keeps what it has shown.
+        let mut shown = Command::new("mpv");
+        shown.args(["--no-config", "--no-terminal", "--vo=null", "--ao=null", "--untimed"]);
+        shown.args([&format!("--stream-record={}", path("mpv.ts")), &url]);
+        let mut all = [curl, copy, play, shown];
+        let mut players: Vec<Program> = all.iter_mut().map(Program::start).collect();
+        until("they watch", || connected(&relay) == 4);
         // The lab's unmodified client and one of ours, at the same time.
         let client = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/relay_client.py");
         let arguments = [client, &at.ip().to_string(), &at.port().to_string()];
@@ -52,7 +57,7 @@ fn players_get_every_picture_by_url() {
         for player in &mut players {
             player.code_within(Duration::from_secs(30));
         }
-        for name in ["curl.ts", "ffmpeg.ts"] {
+        for name in ["curl.ts", "ffmpeg.ts", "mpv.ts"] {
             let (pictures, complaints) = probe(&place.join(name));
             assert_eq!((pictures, complaints.as_str()), (125, ""), "{name}");
         }

@@ -5,6 +5,8 @@ mod faults;
 mod file;
 mod http;
 mod launch;
+#[cfg(feature = "sockopt")] // It shares a host with `vanished`.
+mod sap;
 mod terminal;
 #[cfg(feature = "sockopt")] // Keep-alive in seconds is not in std.
 mod vanished;

@@ -20,26 +20,29 @@ use crate::{
 };
 
 /// A network namespace with a link of its own to this host; gone when it is dropped.
-struct Elsewhere {
-    name: String,
+pub(super) struct Elsewhere {
+    pub(super) name: String,
     link: String,
 }
 
 impl Elsewhere {
-    /// `None` where this user may not make one.
-    fn new() -> Option<Self> {
-        let id = std::process::id();
-        let elsewhere = Self { name: format!("gcl{id}"), link: format!("gcl{id}v") };
+    /// Number `net` of this test run, at `198.18.net.2`, where this host is `198.18.net.1`; `None`
+    /// where this user may not make one.
+    pub(super) fn new(net: u8) -> Option<Self> {
+        let id = format!("gcl{}{net:x}", std::process::id());
+        let elsewhere = Self { link: format!("{id}v"), name: id };
         let (name, link) = (&elsewhere.name, &elsewhere.link);
         let peer = format!("{link}p");
         let steps = [
             format!("netns add {name}"),
             format!("link add {link} type veth peer name {peer}"),
             format!("link set {peer} netns {name}"),
-            format!("addr add 198.18.77.1/30 dev {link}"),
+            format!("addr add 198.18.{net}.1/30 dev {link}"),
             format!("link set {link} up"),
-            format!("-n {name} addr add 198.18.77.2/30 dev {peer}"),
+            format!("-n {name} addr add 198.18.{net}.2/30 dev {peer}"),
             format!("-n {name} link set {peer} up"),
+            format!("-n {name} link set lo up"),
+            format!("-n {name} route add default via 198.18.{net}.1"),
         ];
         steps.iter().all(|step| ip(step)).then_some(elsewhere)
     }
@@ -59,7 +62,7 @@ fn ip(words: &str) -> bool {
 
 #[test]
 fn vanished_host_is_soon_sent_nothing() {
-    let elsewhere = Elsewhere::new();
+    let elsewhere = Elsewhere::new(77);
     let there = elsewhere.is_some() && installed("python3");
     if !have("network namespaces (root) and python3", there) {
         return;

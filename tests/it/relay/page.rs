@@ -108,7 +108,7 @@ fn viewers_are_paused_resumed_and_let_go_with_the_token() {
         source.send(20);
         assert!(other.receive(20).into_iter().eq(0..20));
         lab.receives_nothing();
-        assert_eq!(relay.snapshot().viewers[0].sent.paused, 20);
+        until("they pass", || relay.snapshot().viewers[0].sent.paused == 20);
         assert_eq!(post(&relay, "/viewers/1/resume").0, 200);
         source.send(20);
         assert!(lab.receive(20).into_iter().eq(20..40));

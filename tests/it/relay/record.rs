@@ -58,13 +58,19 @@ fn stream_is_recorded_while_nobody_watches() {
         let mut source = Source::to(&relay);
         until("it reads", || relay.snapshot().awake);
         let first = [tables(), key_frame()].concat();
+        let mut firsts = 0;
         until("the first is read", || {
             source.socket.send(&first).expect("sent");
+            firsts += 1;
             relay.snapshot().input.datagrams > 0
         });
+        // None of them is read later: those that came too early were thrown away.
+        let read = || relay.snapshot().input.datagrams + relay.snapshot().stale;
+        until("all of them are read", || read() == firsts);
         source.send_through(&relay, &[], 320);
         // Garbage between them is in no segment.
         source.socket.send(&[7; 1000]).expect("sent");
+        until("it is read", || read() == firsts + 321);
         source.send_through(&relay, &[], 320);
         relay.finish_recording();
         let shown = recording(&relay);
