@@ -28,7 +28,7 @@ use crate::{
     },
     relay::{
         atomic_histogram::bump,
-        chunk::{ChunkQueue, KEY_FRAME_LIMIT, StreamChunk, WAITING_MAX},
+        chunk::{ChunkQueue, KEY_FRAME_LIMIT, QueuedChunk, WAITING_MAX},
         hub::Hub,
         page::RelayHttp,
         viewer::{SessionOver, Viewer},
@@ -134,7 +134,7 @@ fn stream_head() -> Vec<u8> {
     head.field("Cache-Control", "no-store").encode()
 }
 
-type Chunks = Receiver<Arc<StreamChunk>>;
+type Chunks = Receiver<QueuedChunk>;
 
 fn add_viewer(hub: &Hub, http: &HttpConnection) -> Result<(Arc<Viewer>, Chunks), Error> {
     let (queue, chunks) = ChunkQueue::new(WAITING_MAX);
@@ -156,7 +156,7 @@ fn watch(
     send(&stream_head())?;
     let mut has_begun = false;
     loop {
-        let chunk = match chunks.recv_timeout(POLL_INTERVAL) {
+        let (chunk, comes) = match chunks.recv_timeout(POLL_INTERVAL) {
             Ok(chunk) => chunk,
             // The relay wakes it so too.
             Err(RecvTimeoutError::Timeout) => match socket::is_closed(&http.stream) {
@@ -168,7 +168,10 @@ fn watch(
         };
         queue.release(&chunk);
         let mut start = 0;
-        if !has_begun {
+        if let Some(entry) = chunk.entry.as_ref().filter(|_| comes) {
+            (start, has_begun) = (entry.start, true);
+            send(&entry.opening)?;
+        } else if !has_begun {
             let is_late = clock::now().since(viewer.joined) >= KEY_FRAME_LIMIT;
             let first = chunk.key_frame.or_else(|| is_late.then_some(0));
             let Some(first) = first else { continue };
