@@ -44,6 +44,8 @@ mod firewall;
 mod group_star;
 #[cfg(feature = "cli")]
 mod help;
+#[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
+mod ladder_star;
 #[cfg(all(target_os = "linux", feature = "cli"))]
 mod live;
 #[cfg(feature = "cli")]
