@@ -66,3 +66,105 @@ impl InputEntry {
         Self { is_whole, start, opening, datagrams, next: at.map_or(0, |at| at + 1) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use super::*;
+    use crate::{
+        proto::{mpegts::sample, rtp::RtpHeader},
+        relay::chunk::StreamChunk,
+        units::Moment,
+    };
+
+    const FROM: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
+
+    /// Eight datagrams of an input, in RTP or not, whose counters begin at `first` and whose pictures
+    /// are marked with it. The tables come with the second and the fifth, and in the middle of the fifth
+    /// a picture that needs no other.
+    fn datagrams(in_rtp: bool, first: u8) -> Vec<Vec<u8>> {
+        let mut counters = BTreeMap::new();
+        let mut packet = |n: u16, at: usize| {
+            let pid: u16 = match (n, at) {
+                (1 | 4, 0) => 0,
+                (1 | 4, 1) => 0x1000,
+                (1 | 4, 6) => 0x11,
+                _ => 0x100,
+            };
+            let counter = counters.entry(pid).or_insert(first + pid.to_le_bytes()[1]);
+            *counter = (*counter + 1) & 0x0F;
+            let mut packet = match pid {
+                0 => sample::pat(*counter, 0x1000),
+                0x1000 => sample::pmt(*counter, 0x1000),
+                _ if (n, at) == (4, 3) => sample::adapted(pid, *counter, 0x40, 0, true),
+                _ => sample::packet(pid, *counter, first),
+            };
+            packet[1] |= if (n, at) == (4, 3) { 0x40 } else { 0 };
+            packet
+        };
+        let datagram = |n: u16| {
+            let packets: Vec<_> = (0..7).map(|at| packet(n, at)).collect();
+            let header = RtpHeader { sequence: n, timestamp: 9, ssrc: first.into(), payload: 0..0 };
+            let header = header.encode_before(0);
+            [if in_rtp { &header[..] } else { &[] }, packets.as_flattened()].concat()
+        };
+        (0..8).map(datagram).collect()
+    }
+
+    #[test]
+    fn change_is_no_loss_and_begins_with_tables_and_picture() {
+        // In a batch of its own, and in the middle of one; as it comes, too.
+        for (in_rtp, batch_of) in
+            [(false, 3..6), (false, 4..5), (true, 3..6), (true, 2..8), (true, 5..8)]
+        {
+            let mut viewer = StreamMonitor::default();
+            let at = Moment(1);
+            datagrams(in_rtp, 1).iter().for_each(|datagram| viewer.handle(at, datagram));
+            let (mut monitor, all) = (StreamMonitor::default(), datagrams(in_rtp, 6));
+            all[..batch_of.start].iter().for_each(|datagram| monitor.handle(at, datagram));
+            let (mut batch, mut chunk) = (DatagramBatch::new(8), StreamChunk::default());
+            let mut ends = Vec::new();
+            for datagram in &all[batch_of.clone()] {
+                batch.push(&[], datagram, at, FROM);
+                let see = |packet: &[u8; PACKET]| chunk.packets.extend_from_slice(packet);
+                monitor.handle_packets(at, datagram, see);
+                ends.push(chunk.packets.len());
+            }
+            chunk.tables = monitor.tables_before(&[]).concat();
+            chunk.find_key_frame(monitor.video());
+            chunk.add_entry(&monitor, &batch, &ends);
+            let entry = chunk.entry.as_ref().expect("added");
+            assert_eq!(entry.is_whole, batch_of.contains(&4));
+            let mut came = Vec::new();
+            let rest = batch.iter().skip(entry.next).map(|datagram| datagram.bytes);
+            for datagram in entry.datagrams.iter().map(Vec::as_slice).chain(rest) {
+                let see = |packet: &[u8; PACKET]| came.push(*packet);
+                viewer.handle_packets(at, datagram, see);
+            }
+            all[batch_of.end..].iter().for_each(|datagram| viewer.handle(at, datagram));
+            let counts = viewer.counts();
+            assert_eq!((counts.ts.errors, counts.not_ts), (0, 0), "{in_rtp} {batch_of:?}");
+            assert_eq!(counts.rtp.map(|rtp| rtp.lost), in_rtp.then_some(0), "{batch_of:?}");
+            let pids: Vec<u16> = came.iter().map(|packet| TsPacket::new(packet).pid()).collect();
+            assert_eq!(pids[..7], [0, 0x11, 0x100, 0x1000, 0, 0x1000, 0x100], "{batch_of:?}");
+            assert_eq!(TsPacket::new(&came[6]).random_access(), entry.is_whole);
+            // Over HTTP the same.
+            let packets = [&entry.opening, &chunk.packets[entry.start..]].concat();
+            assert_eq!(packets, came.as_flattened());
+        }
+    }
+
+    #[test]
+    fn source_of_many_pids_announces_as_many_as_allowed() {
+        let mut monitor = StreamMonitor::default();
+        for pid in 0x20..0x1000 {
+            monitor.handle(Moment(1), &sample::packet(pid, 1, 1));
+        }
+        let mut chunk = StreamChunk::default();
+        chunk.add_entry(&monitor, &DatagramBatch::new(1), &[]);
+        let entry = chunk.entry.expect("added");
+        assert_eq!(entry.opening.len(), JUMPS_MAX * PACKET);
+        assert_eq!((entry.datagrams.len(), entry.next), (JUMPS_MAX.div_ceil(7), 0));
+    }
+}

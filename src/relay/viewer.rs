@@ -215,7 +215,7 @@ impl Viewer {
     fn lost(&self) -> Option<u64> {
         let [dropped, cc] = [&self.hot.dropped, &self.hot.cc].map(|n| n.load(Ordering::Relaxed));
         let told = lock(&self.receiver_report).map(|(report, _)| report.cc.saturating_sub(cc));
-        told.or(self.queue.as_ref().map(|_| 0)).map(|lost| lost.saturating_add(dropped))
+        told.or_else(|| self.queue.as_ref().map(|_| 0)).map(|lost| lost.saturating_add(dropped))
     }
 
     /// What was sent to it, of an input that was counted as `input`.

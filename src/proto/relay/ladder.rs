@@ -197,7 +197,7 @@ mod tests {
                 let wanted = ladder.choose(now, input, Some(lie(second)), &ALL);
                 if wanted != input {
                     let apart = second - changes.last().expect("one");
-                    assert!(apart >= if wanted > input { 3 } else { 10 }, "{apart} s");
+                    assert!(apart >= if wanted > input { 5 } else { 11 }, "{apart} s");
                     changes.push(second);
                     input = wanted;
                 }
