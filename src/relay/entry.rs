@@ -92,7 +92,7 @@ mod tests {
                 (1 | 4, 6) => 0x11,
                 _ => 0x100,
             };
-            let counter = counters.entry(pid).or_insert(first + pid.to_le_bytes()[1]);
+            let counter = counters.entry(pid).or_insert_with(|| first + pid.to_le_bytes()[1]);
             *counter = (*counter + 1) & 0x0F;
             let mut packet = match pid {
                 0 => sample::pat(*counter, 0x1000),
