@@ -220,8 +220,10 @@ impl Hub {
         let by_group = Some(viewer.by_group.load(Ordering::SeqCst)).filter(|sent| *sent > 0);
         let reason = reason.or_else(|| by_group.map(|sent| format!("{sent} by the group")));
         let changes = Some(viewer.ladder.changes.load(Ordering::SeqCst)).filter(|many| *many > 0);
-        let changes =
-            changes.map(|many| format!("input {} after {many} changes", viewer.input() + 1));
+        let changes = changes.map(|many| {
+            let plural = if many == 1 { "" } else { "s" };
+            format!("input {} after {many} change{plural}", viewer.input() + 1)
+        });
         let reason = [reason, changes].into_iter().flatten().reduce(|all, one| all + "; " + &one);
         self.log.write(ViewerRecord {
             relay: self.relay,

@@ -112,7 +112,7 @@ function viewer(v, seconds) {
   set(cells.received, v.received ? v.received.datagrams.toLocaleString('en-US') : '-');
   const places = [[v.sent.dropped, 'dropped by the relay'], [now.network, 'lost by the network'],
     [v.received && v.received.host_drop, 'dropped by its host'], [v.sent.source_cc_errors, 'CC errors before the relay'],
-    [v.sent.paused, 'passed in pauses'], [v.input_changes, 'changes of input']];
+    [v.sent.paused, 'passed in pauses'], [v.input_changes, v.input_changes === 1 ? 'change of input' : 'changes of input']];
   set(cells.lost, places.filter(([many]) => many > 0).map(([many, where]) => `${many.toLocaleString('en-US')} ${where}`).join(', ') || '0');
   cells.lost.className = now.lost ? 'bad' : '';
   set(cells['delay p50, p99'], given(v.sent.delay_p50_us) ? [v.sent.delay_p50_us, v.sent.delay_p99_us].map(us => (us / 1e3).toFixed(2)).join(', ') + ' ms' : '-');
