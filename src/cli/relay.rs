@@ -35,10 +35,11 @@ recording could not be written; 2 usage; 130 stopped while somebody watched."
 pub(crate) struct RelayArgs {
     /// Where the stream comes
     ///
-    /// MPEG-TS over UDP, bare or in RTP; a multicast address is joined.
+    /// MPEG-TS over UDP, bare or in RTP; a multicast address is joined. Given up to four times, best
+    /// first: the same with lower rates, for viewers that cannot keep up.
     #[arg(long, default_value = "127.0.0.1:65534", value_name = "ADDR:PORT")]
     #[arg(help_heading = "Network")]
-    pub(crate) input: SocketAddr,
+    pub(crate) input: Vec<SocketAddr>,
     /// Send this file of MPEG-TS, at its own clock
     ///
     /// In place of an input. Its clock (PCR) runs while somebody watches, or it is recorded; at its
@@ -182,7 +183,8 @@ fn start(args: &RelayArgs) -> Result<(Relay, String)> {
     let token = token.unwrap_or_else(guard::random_token);
     let controls_elsewhere = !dashboard.is_empty();
     let relay = Relay::builder()
-        .input(args.input)
+        .input(args.input[0])
+        .lower_inputs(&args.input[1..])
         .listen(args.listen)
         .interface(args.interface)
         .group(args.multicast_group.map(|group| GroupRoute {
@@ -199,10 +201,11 @@ fn start(args: &RelayArgs) -> Result<(Relay, String)> {
         .play(args.play.clone(), args.repeat)
         .record(args.record.clone(), args.segment)
         .start()?;
-    let (input, at) = (relay.input(), relay.local_addr());
+    let at = relay.local_addr();
+    let inputs = relay.inputs().map(|input| format!("udp://{input}")).collect::<Vec<_>>();
     let source = match &args.play {
         Some(file) => escape_path(file),
-        None => format!("what comes to udp://{input}"),
+        None => format!("what comes to {}", inputs.join(", or less to ")),
     };
     output::eprintln(format_args!("relaying {source} to viewers at {at}; stop with Ctrl-C"));
     let host = address::outward().filter(|_| at.ip().is_unspecified()).unwrap_or_else(|| at.ip());

@@ -174,17 +174,27 @@ impl StreamMonitor {
 
     /// What to send to a viewer that joins, before `next`: the tables, in the form of `next`.
     pub fn tables_before(&self, next: &[u8]) -> Vec<Vec<u8>> {
-        let packets: Vec<&[u8; PACKET]> = self.tables.packets().collect();
-        let datagrams = packets.chunks(PACKETS_MAX);
+        let packets: Vec<[u8; PACKET]> = self.tables.packets().copied().collect();
+        self.datagrams_before(next, packets.as_flattened(), 0)
+    }
+
+    /// The PIDs that were seen, each with its last counter.
+    pub fn counters(&self) -> impl Iterator<Item = (u16, u8)> {
+        self.continuity.counters()
+    }
+
+    /// `packets` in the form of `next`, of which and of the datagrams behind it they replace so many.
+    pub fn datagrams_before(&self, next: &[u8], packets: &[u8], replaced: usize) -> Vec<Vec<u8>> {
+        let datagrams = packets.chunks(PACKETS_MAX * PACKET);
         let header = rtp_header(next).filter(|_| self.form != StreamForm::Bare);
         let many = datagrams.len();
-        let wrap = |(at, packets): (usize, &[&[u8; PACKET]])| {
-            let back = u16::try_from(many - at).unwrap_or(u16::MAX);
+        let wrap = |(at, packets): (usize, &[u8])| {
+            let back = u16::try_from((many - at).saturating_sub(replaced)).unwrap_or(u16::MAX);
             let mut datagram = Vec::new();
             if let Some(header) = &header {
                 datagram.extend(header.encode_before(back));
             }
-            packets.iter().for_each(|packet| datagram.extend(*packet));
+            datagram.extend(packets);
             datagram
         };
         datagrams.enumerate().map(wrap).collect()

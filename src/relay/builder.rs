@@ -19,6 +19,7 @@ use crate::{
 #[must_use]
 pub struct RelayBuilder {
     pub(super) input: Result<SocketAddr>,
+    pub(super) lower: Vec<SocketAddr>,
     pub(super) listen: Result<SocketAddr>,
     pub(super) interface: Option<Ipv4Addr>,
     pub(super) group: Option<GroupRoute>,
@@ -49,6 +50,7 @@ impl RelayBuilder {
     pub(super) fn new() -> Self {
         Self {
             input: Ok((Ipv4Addr::LOCALHOST, 65_534).into()),
+            lower: Vec::new(),
             listen: Ok((Ipv4Addr::UNSPECIFIED, 7000).into()),
             interface: None,
             group: None,
@@ -68,6 +70,13 @@ impl RelayBuilder {
     /// The UDP address at which the stream is received; a multicast group is joined.
     pub fn input(mut self, addr: impl ToSocketAddrs) -> Self {
         self.input = resolve(&addr, "resolve the address of the input");
+        self
+    }
+
+    /// Where the same comes with lower rates, best first, for viewers that cannot keep up.
+    #[doc(hidden)]
+    pub fn lower_inputs(mut self, addrs: &[SocketAddr]) -> Self {
+        self.lower = addrs.to_vec();
         self
     }
 

@@ -12,7 +12,12 @@ use std::{
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::{
-    proto::mpegts::{PACKET, TsPacket},
+    net::datagrams::DatagramBatch,
+    proto::{
+        mpegts::{PACKET, TsPacket},
+        stream::StreamMonitor,
+    },
+    relay::entry::InputEntry,
     units::Moment,
 };
 
@@ -27,16 +32,22 @@ pub(super) struct StreamChunk {
     pub(super) tables: Vec<u8>,
     /// Where the first picture begins that needs no earlier one.
     pub(super) key_frame: Option<usize>,
+    /// How viewers of other inputs come to this one with it.
+    pub(super) entry: Option<InputEntry>,
     /// Counts the batches.
     pub(super) number: u64,
     /// How many viewers over HTTP get it.
     pub(super) queues: u32,
 }
 
+/// A batch, and whether the viewer comes to its input with it.
+pub(super) type QueuedChunk = (Arc<StreamChunk>, bool);
+
 /// The relay's end of what waits for one viewer.
 #[derive(Debug)]
 pub(super) struct ChunkQueue {
-    sender: Sender<Arc<StreamChunk>>,
+    sender: Sender<QueuedChunk>,
+    late: Receiver<QueuedChunk>,
     waiting: AtomicUsize,
     most: usize,
 }
@@ -63,6 +74,18 @@ impl StreamChunk {
         self.key_frame = first.map(|packet| packet * PACKET);
     }
 
+    /// Adds the way by which viewers of other inputs come; its packets are those of `batch`, of which
+    /// `ends` says where those of each datagram end.
+    pub(super) fn add_entry(
+        &mut self,
+        monitor: &StreamMonitor,
+        batch: &DatagramBatch,
+        ends: &[usize],
+    ) {
+        let (packets, tables) = ((&*self.packets, ends), self.tables.clone());
+        self.entry = Some(InputEntry::new(monitor, batch, packets, self.key_frame, tables));
+    }
+
     fn cost(&self) -> usize {
         self.packets.len() + self.tables.len() + DATAGRAM_COST * self.came.len()
     }
@@ -70,18 +93,29 @@ impl StreamChunk {
 
 impl ChunkQueue {
     /// A queue of at most `most` bytes, and the viewer's end of it.
-    pub(super) fn new(most: usize) -> (Self, Receiver<Arc<StreamChunk>>) {
+    pub(super) fn new(most: usize) -> (Self, Receiver<QueuedChunk>) {
         let (sender, receiver) = crossbeam_channel::unbounded();
-        (Self { sender, waiting: AtomicUsize::new(0), most }, receiver)
+        let late = receiver.clone();
+        (Self { sender, late, waiting: AtomicUsize::new(0), most }, receiver)
     }
 
-    /// Adds `chunk`; `false` where there is no room for it.
-    pub(super) fn offer(&self, chunk: &Arc<StreamChunk>) -> bool {
+    /// Empties it where its viewer is late. Returns how many datagrams that were.
+    pub(super) fn forget_late(&self) -> u64 {
+        let is_late = self.waiting.load(Ordering::Relaxed) > self.most / 2;
+        let late = self.late.try_iter().take(if is_late { usize::MAX } else { 0 });
+        late.inspect(|(chunk, _)| self.release(chunk))
+            .map(|(chunk, _)| chunk.came.len() as u64)
+            .sum()
+    }
+
+    /// Adds `chunk`, with which its viewer `comes` to another input or not; `false` where there is no
+    /// room for it.
+    pub(super) fn offer(&self, chunk: &Arc<StreamChunk>, comes: bool) -> bool {
         let has_room = self.waiting.load(Ordering::Relaxed) + chunk.cost() <= self.most;
         if has_room {
             self.waiting.fetch_add(chunk.cost(), Ordering::Relaxed);
             // Where its thread has ended, the viewer is about to be removed.
-            let _ = self.sender.send(Arc::clone(chunk));
+            let _ = self.sender.send((Arc::clone(chunk), comes));
         }
         has_room
     }
@@ -120,14 +154,18 @@ mod tests {
         chunk.packets.resize(WAITING_MAX / 4 - DATAGRAM_COST, 0);
         chunk.came.push(Moment(1));
         let chunk = Arc::new(chunk);
-        assert!((0..4).all(|_| queue.offer(&chunk)), "a quarter each");
-        assert!(!queue.offer(&chunk));
-        queue.release(&waiting.recv().expect("the first"));
-        assert!(queue.offer(&chunk) && !queue.offer(&chunk));
+        assert!((0..4).all(|_| queue.offer(&chunk, false)), "a quarter each");
+        assert!(!queue.offer(&chunk, false));
+        queue.release(&waiting.recv().expect("the first").0);
+        assert!(queue.offer(&chunk, false) && !queue.offer(&chunk, false));
+        // A late viewer that comes to another input begins anew there, one in time keeps what it has.
+        assert_eq!(queue.forget_late(), 4);
+        assert!((0..2).all(|_| queue.offer(&chunk, true)) && queue.forget_late() == 0);
+        assert!(waiting.len() == 2 && waiting.recv().expect("it waits").1);
         // Datagrams that hold nothing have their bound too.
         let mut empty = StreamChunk::default();
         empty.came.push(Moment(1));
         let (empty, (queue, _waiting)) = (Arc::new(empty), ChunkQueue::new(WAITING_MAX));
-        assert_eq!((0..1_000_000).filter(|_| queue.offer(&empty)).count(), 32_768);
+        assert_eq!((0..1_000_000).filter(|_| queue.offer(&empty, false)).count(), 32_768);
     }
 }

@@ -1,4 +1,4 @@
-//! The one thread of the data side: receives the stream, counts it, sends it to every viewer.
+//! The thread of an input: receives the stream, counts it, sends it to every viewer that has it.
 //!
 //! See the module above for the design. A datagram's way: the socket's batch, the monitor that
 //! counts it, the send batch that is made once and sent to each running viewer.
@@ -19,7 +19,7 @@ use crate::{
     },
     proto::{
         mpegts::PACKET,
-        relay::{ViewerState, log::ViewerEnd},
+        relay::{ViewerState, ladder::LOOK_EVERY, log::ViewerEnd},
         rtp,
         stream::{StreamCounts, StreamMonitor},
     },
@@ -28,8 +28,8 @@ use crate::{
         chunk::StreamChunk,
         gather::Gather,
         group::StreamGroup,
-        hub::Hub,
-        record::IDLE_INTERVAL,
+        hub::{Hub, Input},
+        record::{IDLE_INTERVAL, Recording},
         send::{self, SendCounts},
         viewer::Viewer,
     },
@@ -40,6 +40,10 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Forwarder {
     hub: Arc<Hub>,
+    /// Which input it reads.
+    number: usize,
+    /// When it is due to choose the inputs of viewers.
+    chooses: Moment,
     gather: Gather,
     monitor: StreamMonitor,
     batch: DatagramBatch,
@@ -79,9 +83,11 @@ const REFUSED_MAX: Duration = Duration::from_secs(4);
 const REFUSAL_GAP: Duration = Duration::from_secs(2);
 
 impl Forwarder {
-    pub(super) fn new(hub: Arc<Hub>, gather: Duration) -> Self {
+    pub(super) fn new(hub: Arc<Hub>, number: usize, gather: Duration) -> Self {
         Self {
             hub,
+            number,
+            chooses: clock::now(),
             gather: Gather::new(gather),
             monitor: StreamMonitor::default(),
             batch: DatagramBatch::new(BATCH),
@@ -99,7 +105,7 @@ impl Forwarder {
         loop {
             let drops = self.fall_asleep();
             if !self.hub.wait_running() {
-                return self.hub.group.iter().for_each(|group| group.announce(true));
+                return self.group().into_iter().for_each(|group| group.announce(true));
             }
             self.wake_up(drops);
             while self.hub.running() > 0 && !self.hub.is_stopping() {
@@ -112,22 +118,36 @@ impl Forwarder {
         }
     }
 
+    fn input(&self) -> &Input {
+        &self.hub.inputs[self.number]
+    }
+
+    /// The group, which gets the best input.
+    fn group(&self) -> Option<&StreamGroup> {
+        self.hub.group.as_ref().filter(|_| self.number == 0)
+    }
+
+    /// The recording, which gets the best input too.
+    fn recording(&self) -> Option<&Arc<Recording>> {
+        self.hub.recording_now().filter(|_| self.number == 0)
+    }
+
     /// Forgets what is of no use to the next viewer. Returns what the system has dropped so far.
     fn fall_asleep(&mut self) -> Option<u64> {
-        self.hub.set_reading(false);
+        self.hub.set_reading(self.input(), false);
         // Sockets of viewers that left are closed with the last of these.
         self.viewers.clear();
         self.generation = None;
         self.monitor.forget_tables();
         self.monitor.rejoin();
         self.sender = StreamSender::default();
-        *lock(&self.hub.input.counts) = self.monitor.counts();
-        for viewer in self.hub.viewers() {
+        *lock(&self.input().counted.counts) = self.monitor.counts();
+        for viewer in self.hub.viewers().iter().filter(|viewer| viewer.input() == self.number) {
             let paused = viewer.state() == ViewerState::Paused;
             viewer.paused_asleep.store(paused, Ordering::SeqCst);
         }
-        let drops = datagrams::drops(self.hub.socket.socket());
-        let input = &self.hub.input;
+        let drops = datagrams::drops(self.input().socket.socket());
+        let input = &self.input().counted;
         if let Some(drops) = drops {
             let awake = drops.saturating_sub(input.dropped_asleep.load(Ordering::SeqCst));
             input.dropped_awake.store(awake, Ordering::SeqCst);
@@ -137,22 +157,22 @@ impl Forwarder {
 
     /// Throws away what came while nobody watched; it is counted for the viewers that were paused.
     fn wake_up(&mut self, drops_before: Option<u64>) {
-        let thrown = self.hub.socket.discard(&mut self.batch, clock::now());
+        let thrown = self.hub.inputs[self.number].socket.discard(&mut self.batch, clock::now());
         let thrown = thrown.unwrap_or_else(|error| {
             log::warn!("the input cannot be read: {error}");
             0
         });
-        let drops = datagrams::drops(self.hub.socket.socket());
+        let drops = datagrams::drops(self.input().socket.socket());
         let dropped = drops.zip(drops_before).map_or(0, |(now, before)| now.saturating_sub(before));
-        let input = &self.hub.input;
+        let input = &self.input().counted;
         bump(&input.stale, thrown);
         input.dropped_asleep.fetch_add(dropped, Ordering::SeqCst);
-        for viewer in self.hub.viewers() {
+        for viewer in self.hub.viewers().iter().filter(|viewer| viewer.input() == self.number) {
             if viewer.paused_asleep.swap(false, Ordering::SeqCst) {
                 bump(&viewer.hot.paused, thrown + dropped);
             }
         }
-        self.hub.set_reading(true);
+        self.hub.set_reading(self.input(), true);
         if !self.batch.is_empty() {
             self.forward();
         }
@@ -161,13 +181,17 @@ impl Forwarder {
     /// Receives one batch, if one comes, and sends it on.
     fn forward_batch(&mut self) -> io::Result<()> {
         self.batch.clear();
-        self.hub.group.iter().for_each(|group| group.announce(false));
-        let socket = &self.hub.socket;
+        self.group().into_iter().for_each(|group| group.announce(false));
+        if self.number == 0 && self.hub.inputs.len() > 1 && clock::left(self.chooses).is_none() {
+            self.chooses = clock::now().after(LOOK_EVERY);
+            self.hub.choose_inputs();
+        }
+        let socket = &self.hub.inputs[self.number].socket;
         let is_idle = self.viewers.is_empty() && self.hub.viewers().is_empty();
         let patience = if is_idle { IDLE_INTERVAL } else { POLL_INTERVAL };
         socket.receive(&mut self.batch, patience)?;
         let Some(first) = self.batch.iter().next().map(|datagram| datagram.at) else {
-            *lock(&self.hub.input.counts) = self.monitor.counts();
+            *lock(&self.input().counted.counts) = self.monitor.counts();
             return Ok(());
         };
         if datagrams::BATCHED {
@@ -199,10 +223,11 @@ impl Forwarder {
         let chunk = self.count_batch();
         let counts = self.monitor.counts();
         let loss = SourceLoss::between(&before, &counts);
-        let group = self.hub.group.as_ref();
+        let group = self.hub.group.as_ref().filter(|_| self.number == 0);
         if let Some(group) = group {
             group.wrap(&self.batch, counts.rtp.is_some(), &mut self.wrapped);
         }
+        let entry = chunk.as_ref().and_then(|chunk| chunk.entry.as_ref());
         let batch = SendBatch::of(&self.batch);
         let many = self.viewers.len().max(1);
         self.turn = (self.turn + 1) % many;
@@ -212,24 +237,33 @@ impl Forwarder {
             let by_group = group.map(|group| self.send_to_group(group, &loss));
             let told = (&loss, by_group.as_ref());
             for viewer in early.iter().chain(late) {
+                let comes = viewer.input() != self.number;
+                let entry = entry.filter(|entry| comes && viewer.comes_to(self.number, entry));
+                if comes && entry.is_none() {
+                    continue;
+                }
                 // Asked of what is in the cache for the send: see `HotCounters`.
                 if let Some(socket) = &viewer.hot.socket {
-                    self.send_to_viewer(viewer, socket, (&batch, &tables), told);
+                    let all = (&tables, 0);
+                    let (first, next) = entry.map_or(all, |entry| (&entry.datagrams, entry.next));
+                    self.send_to_viewer(viewer, socket, (&batch, first, next), told);
                 } else if let Some(chunk) = &chunk {
-                    queue_for(viewer, chunk, &loss);
+                    queue_for(viewer, (chunk, comes), &loss);
                 }
             }
         });
         self.gather.sending = clock::now().since(begun);
-        if let Some((recording, chunk)) = self.hub.recording_now().zip(chunk) {
+        if let Some((recording, chunk)) = self.recording().zip(chunk) {
             recording.offer(&chunk);
         }
-        bump(&self.hub.input.batches, 1);
+        let input = self.input();
+        input.last.store(begun.0, Ordering::SeqCst);
+        bump(&input.counted.batches, 1);
         // Whoever reads the counts just now gets them after the next batch.
-        if let Ok(mut shown) = self.hub.input.counts.try_lock() {
+        if let Ok(mut shown) = input.counted.counts.try_lock() {
             *shown = counts;
         }
-        if let Ok(mut shown) = self.hub.input.streams.try_lock()
+        if let Ok(mut shown) = input.counted.streams.try_lock()
             && !self.monitor.streams().eq(shown.iter().copied())
         {
             *shown = self.monitor.streams().collect();
@@ -238,23 +272,35 @@ impl Forwarder {
 
     /// Counts the batch. Returns its packets where somebody watches over HTTP, or it is recorded.
     fn count_batch(&mut self) -> Option<Arc<StreamChunk>> {
-        if self.queues == 0 && self.hub.recording_now().is_none() {
+        let coming = self.coming();
+        if self.queues == 0 && self.recording().is_none() && coming.is_none() {
             for datagram in self.batch.iter() {
                 self.monitor.handle(datagram.at, datagram.bytes);
             }
             return None;
         }
-        let number = self.hub.input.batches.load(Ordering::Relaxed);
+        let number = self.input().counted.batches.load(Ordering::Relaxed);
+        let mut ends = Vec::new();
         let mut chunk = StreamChunk { number, queues: self.queues, ..StreamChunk::default() };
         for datagram in self.batch.iter() {
             chunk.came.push(datagram.at);
             let see = |packet: &[u8; PACKET]| chunk.packets.extend_from_slice(packet);
             self.monitor.handle_packets(datagram.at, datagram.bytes, see);
+            ends.push(chunk.packets.len());
         }
         // The tables may have come in this very batch.
         chunk.tables = self.monitor.tables_before(&[]).concat();
         chunk.find_key_frame(self.monitor.video());
+        if coming.is_some_and(|is_late| is_late || chunk.key_frame.is_some()) {
+            chunk.add_entry(&self.monitor, &self.batch, &ends);
+        }
         Some(Arc::new(chunk))
+    }
+
+    /// Whether a viewer waits for this input, and one of them for too long.
+    fn coming(&self) -> Option<bool> {
+        let viewers = self.viewers.iter().filter(|_| self.hub.inputs.len() > 1);
+        viewers.filter_map(|viewer| viewer.waits_for(self.number)).reduce(|all, late| all || late)
     }
 
     /// Drops from the batch what a second sender sends while the first one does.
@@ -262,12 +308,14 @@ impl Forwarder {
         let all = self.batch.len();
         let sender = &mut self.sender;
         self.batch.retain(|from, at| sender.accepts(from, at));
-        bump(&self.hub.input.foreign, (all - self.batch.len()) as u64);
+        bump(&self.input().counted.foreign, (all - self.batch.len()) as u64);
     }
 
     /// The tables as they were before this batch, if a viewer needs them.
     fn tables_for_new_viewers(&self) -> Vec<Vec<u8>> {
-        let needed = |viewer: &Arc<Viewer>| viewer.hot.needs_tables.load(Ordering::Relaxed);
+        let needed = |viewer: &Arc<Viewer>| {
+            viewer.hot.needs_tables.load(Ordering::Relaxed) && viewer.input() == self.number
+        };
         let next = self.batch.iter().next().filter(|_| self.viewers.iter().any(needed));
         next.map(|next| self.monitor.tables_before(next.bytes)).unwrap_or_default()
     }
@@ -278,7 +326,7 @@ impl Forwarder {
         group.next.fetch_add(self.batch.len() as u64, Ordering::SeqCst);
         let (viewer, batch) = (&group.viewer, SendBatch::of(&self.wrapped));
         let socket = viewer.hot.socket.as_ref().expect("a group has one");
-        let counts = self.send_to_viewer(viewer, socket, (&batch, &[]), (loss, None));
+        let counts = self.send_to_viewer(viewer, socket, (&batch, &[], 0), (loss, None));
         let bytes = counts.bytes - counts.sent * rtp::HEADER as u64;
         SendCounts { bytes, refused: false, ..counts }
     }
@@ -287,7 +335,7 @@ impl Forwarder {
         &self,
         viewer: &Viewer,
         socket: &UdpSocket,
-        (batch, tables): (&SendBatch<'_>, &[Vec<u8>]),
+        (batch, first, next): (&SendBatch<'_>, &[Vec<u8>], usize),
         (loss, by_group): (&SourceLoss, Option<&SendCounts>),
     ) -> SendCounts {
         let (hot, state) = (&viewer.hot, viewer.state());
@@ -299,14 +347,14 @@ impl Forwarder {
         }
         let by_group = by_group.filter(|_| state == ViewerState::Grouped);
         if hot.needs_tables.swap(false, Ordering::Relaxed) {
-            for datagram in tables {
+            for datagram in first {
                 counts.attempt(1, datagram.len(), || socket.send(datagram).map(drop));
             }
         }
-        for run in batch.runs() {
+        for run in batch.runs_from(next) {
             let before = counts.sent;
             if by_group.is_none() {
-                send::send((viewer, socket), batch, run, &mut counts);
+                send::send((viewer, socket), batch, &run, &mut counts);
             }
             if counts.sent > before || by_group.is_some_and(|group| group.sent > 0) {
                 let now = clock::now();
@@ -338,11 +386,11 @@ impl Forwarder {
     /// refusal says nothing: a player may start a moment after its client.
     fn check_refusals(&self, viewer: &Viewer) {
         let now = clock::now();
-        let last = Moment(viewer.refused_last.swap(now.0, Ordering::Relaxed));
+        let last = Moment(viewer.refused[1].swap(now.0, Ordering::Relaxed));
         if now.since(last) > REFUSAL_GAP {
-            viewer.refused_since.store(now.0, Ordering::Relaxed);
+            viewer.refused[0].store(now.0, Ordering::Relaxed);
         }
-        let since = Moment(viewer.refused_since.load(Ordering::Relaxed));
+        let since = Moment(viewer.refused[0].load(Ordering::Relaxed));
         if now.since(since) >= REFUSED_MAX {
             let reason = format!("nobody listens at port {}", viewer.to.port());
             log::info!("viewer {}: {reason}", viewer.number);
@@ -352,12 +400,15 @@ impl Forwarder {
 }
 
 /// Leaves a batch for the thread of a viewer over HTTP, where there is room for it.
-fn queue_for(viewer: &Viewer, chunk: &Arc<StreamChunk>, loss: &SourceLoss) {
+fn queue_for(viewer: &Viewer, (chunk, comes): (&Arc<StreamChunk>, bool), loss: &SourceLoss) {
     let hot = &viewer.hot;
     let datagrams = chunk.came.len() as u64;
+    if let Some(queue) = viewer.queue.as_ref().filter(|_| comes) {
+        bump(&hot.dropped, queue.forget_late());
+    }
     match (viewer.state(), &viewer.queue) {
         (ViewerState::Paused, _) => return bump(&hot.paused, datagrams),
-        (ViewerState::Running, Some(queue)) if queue.offer(chunk) => {}
+        (ViewerState::Running, Some(queue)) if queue.offer(chunk, comes) => {}
         (ViewerState::Running, Some(_)) => bump(&hot.dropped, datagrams),
         _ => return,
     }

@@ -28,7 +28,7 @@ use crate::{
     },
     relay::{
         atomic_histogram::bump,
-        chunk::{ChunkQueue, KEY_FRAME_LIMIT, StreamChunk, WAITING_MAX},
+        chunk::{ChunkQueue, KEY_FRAME_LIMIT, QueuedChunk, WAITING_MAX},
         hub::Hub,
         page::RelayHttp,
         viewer::{SessionOver, Viewer},
@@ -144,7 +144,7 @@ fn stream_head() -> Vec<u8> {
     head.field("Cache-Control", "no-store").encode()
 }
 
-type Chunks = Receiver<Arc<StreamChunk>>;
+type Chunks = Receiver<QueuedChunk>;
 
 fn add_viewer(hub: &Hub, http: &HttpConnection) -> Result<(Arc<Viewer>, Chunks), Error> {
     let (queue, chunks) = ChunkQueue::new(WAITING_MAX);
@@ -177,15 +177,17 @@ fn watch(
             Err(RecvTimeoutError::Disconnected) => unreachable!("the viewer holds the other end"),
         };
         let mut pause = Duration::ZERO;
-        while let Some(chunk) = next {
+        while let Some((chunk, comes)) = next {
             queue.release(&chunk);
             let is_late = clock::now().since(viewer.joined) >= KEY_FRAME_LIMIT;
-            let first = if has_begun { Some(0) } else { chunk.key_frame };
-            if let Some(first) = first.or_else(|| is_late.then_some(0)) {
-                if !has_begun {
-                    bytes.extend(&chunk.tables);
-                }
+            let (first, opening) = match chunk.entry.as_ref().filter(|_| comes) {
+                Some(entry) => (Some(entry.start), &entry.opening[..]),
+                None if has_begun => (Some(0), &[][..]),
+                None => (chunk.key_frame.or_else(|| is_late.then_some(0)), &chunk.tables[..]),
+            };
+            if let Some(first) = first {
                 has_begun = true;
+                bytes.extend(opening);
                 bytes.extend(&chunk.packets[first..]);
                 came.extend(&chunk.came);
             }

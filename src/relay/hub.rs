@@ -49,7 +49,6 @@ pub(super) struct Limits {
 #[derive(Debug)]
 pub(super) struct Hub {
     pub(super) relay: SessionId,
-    pub(super) socket: BatchSocket,
     pub(super) limits: Limits,
     pub(super) started: Moment,
     /// Where the stream goes beside the viewers.
@@ -64,9 +63,8 @@ pub(super) struct Hub {
     generation: AtomicU64,
     /// Held while a batch is being sent, or a viewer's state changes; taken before the roster.
     turn: Mutex<()>,
-    /// Whether the source thread reads the input, with everything old thrown away.
-    reading: AtomicBool,
-    pub(super) input: InputCounters,
+    /// Best first; there is one at least.
+    pub(super) inputs: Vec<Input>,
     pub(super) recording: OnceLock<Arc<Recording>>,
 }
 
@@ -76,7 +74,18 @@ struct Roster {
     last: u64,
 }
 
-/// What the source thread counts at its input.
+/// An input, and what its thread counts there.
+#[derive(Debug)]
+pub(super) struct Input {
+    pub(super) socket: BatchSocket,
+    /// Whether its thread reads it, with everything old thrown away.
+    reading: AtomicBool,
+    /// When something came last, or it began to be read.
+    pub(super) last: AtomicU64,
+    pub(super) counted: InputCounters,
+}
+
+/// What is counted at an input.
 #[derive(Debug, Default)]
 pub(super) struct InputCounters {
     /// As of the last batch at whose end nobody was reading it.
@@ -98,13 +107,12 @@ const WAKE_LIMIT: Duration = Duration::from_secs(1);
 impl Hub {
     pub(super) fn new(
         limits: Limits,
-        socket: BatchSocket,
+        sockets: Vec<BatchSocket>,
         log: ViewerLogHandle,
         group: Option<StreamGroup>,
     ) -> Self {
         Self {
             relay: SessionId(clock::random()),
-            socket,
             limits,
             started: clock::now(),
             log,
@@ -116,8 +124,7 @@ impl Hub {
             group,
             generation: AtomicU64::new(0),
             turn: Mutex::default(),
-            reading: AtomicBool::new(false),
-            input: InputCounters::default(),
+            inputs: sockets.into_iter().map(Input::new).collect(),
             recording: OnceLock::new(),
         }
     }
@@ -167,6 +174,11 @@ impl Hub {
         let is_here = |viewer: &&Arc<Viewer>| viewer.state() != ViewerState::Unconnected;
         let meant = roster.viewers.iter().filter(is_here).filter(|viewer| is_meant(viewer));
         let count = meant.inspect(|viewer| self.apply_state(viewer, state)).count();
+        if state == ViewerState::Grouped {
+            // Which gets the best one.
+            let grouped = roster.viewers.iter().filter(|viewer| viewer.state() == state);
+            grouped.for_each(|viewer| viewer.set_input(0));
+        }
         let next = self.group.as_ref().map_or(0, |group| group.next.load(Ordering::SeqCst));
         drop(turn);
         if state == ViewerState::Running {
@@ -175,19 +187,21 @@ impl Hub {
         (count, next)
     }
 
-    /// Waits until the source thread has woken up.
+    /// Waits until the source threads have woken up.
     fn wait_until_reading(&self, roster: MutexGuard<'_, Roster>) {
         let asleep = |_: &mut Roster| {
-            !self.reading.load(Ordering::SeqCst) && self.running() > 0 && !self.is_stopping()
+            let is_read = |input: &Input| input.reading.load(Ordering::SeqCst);
+            !self.inputs.iter().all(is_read) && self.running() > 0 && !self.is_stopping()
         };
         let awake = self.awake.wait_timeout_while(roster, WAKE_LIMIT, asleep);
         drop(awake.unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Says whether the source thread reads the input.
-    pub(super) fn set_reading(&self, reading: bool) {
+    /// Says whether the thread of `input` reads it.
+    pub(super) fn set_reading(&self, input: &Input, reading: bool) {
         let _roster = lock(&self.roster);
-        self.reading.store(reading, Ordering::SeqCst);
+        input.last.store(clock::now().0, Ordering::SeqCst);
+        input.reading.store(reading, Ordering::SeqCst);
         self.awake.notify_all();
     }
 
@@ -204,6 +218,13 @@ impl Hub {
         let expelled = viewer.expelled().map(|(end, reason)| (end, Some(reason)));
         let (end, reason) = expelled.unwrap_or((end, reason));
         let by_group = Some(viewer.by_group.load(Ordering::SeqCst)).filter(|sent| *sent > 0);
+        let reason = reason.or_else(|| by_group.map(|sent| format!("{sent} by the group")));
+        let changes = Some(viewer.ladder.changes.load(Ordering::SeqCst)).filter(|many| *many > 0);
+        let changes = changes.map(|many| {
+            let plural = if many == 1 { "" } else { "s" };
+            format!("input {} after {many} change{plural}", viewer.input() + 1)
+        });
+        let reason = [reason, changes].into_iter().flatten().reduce(|all, one| all + "; " + &one);
         self.log.write(ViewerRecord {
             relay: self.relay,
             viewer: viewer.number,
@@ -213,7 +234,7 @@ impl Hub {
             sent: self.sender_report(viewer),
             received: lock(&viewer.receiver_report).map(|(report, _)| report),
             end,
-            reason: reason.or_else(|| by_group.map(|sent| format!("{sent} by the group"))),
+            reason,
         });
     }
 
@@ -239,9 +260,9 @@ impl Hub {
     }
 
     /// Runs `send` as one round: a viewer that was paused or removed before it gets nothing in it.
-    pub(super) fn round(&self, send: impl FnOnce()) {
+    pub(super) fn round<T>(&self, send: impl FnOnce() -> T) -> T {
         let _turn = lock(&self.turn);
-        send();
+        send()
     }
 
     /// How many viewers are running; a recording is one too.
@@ -263,7 +284,8 @@ impl Hub {
 
     /// Whether what comes now is read for somebody.
     pub(super) fn is_watched(&self) -> bool {
-        self.reading.load(Ordering::SeqCst) && self.running() > 0 && !self.is_stopping()
+        let is_read = self.inputs[0].reading.load(Ordering::SeqCst);
+        is_read && self.running() > 0 && !self.is_stopping()
     }
 
     /// Sleeps until it is; `false` when the relay stops.
@@ -312,12 +334,19 @@ impl Hub {
 
     /// What was sent to `viewer`.
     pub(super) fn sender_report(&self, viewer: &Viewer) -> SenderReport {
-        viewer.sender_report(&self.input_counts())
+        viewer.sender_report(&self.inputs[viewer.input()].counts())
+    }
+}
+
+impl Input {
+    fn new(socket: BatchSocket) -> Self {
+        let (reading, last) = (AtomicBool::new(false), AtomicU64::new(0));
+        Self { socket, reading, last, counted: InputCounters::default() }
     }
 
-    /// What was counted at the input, as far as it was read.
-    pub(super) fn input_counts(&self) -> StreamCounts {
-        *lock(&self.input.counts)
+    /// What was counted, as far as it was read.
+    pub(super) fn counts(&self) -> StreamCounts {
+        *lock(&self.counted.counts)
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! - `builder`: how a relay runs
 //! - `hub`: the viewers; `viewer`: one of them, as the threads share it
-//! - `forward`: the one thread that receives the stream and sends it to every viewer
+//! - `forward`: the thread that receives the stream of an input and sends it to its viewers
+//! - `ladder`: several inputs, and which of them each viewer gets; `entry`: how it comes to another
 //! - `group`: the group that it is sent to as well
 //! - `gather`: how long a batch waits for more; `send`: what came of a send;
 //!   `atomic_histogram`: delays
@@ -16,7 +17,7 @@
 //!
 //! # The data side
 //!
-//! One thread does it all: it takes a batch of datagrams (what is there, and where that
+//! One thread does it all (one for each input, where there are several): it takes a batch of datagrams (what is there, and where that
 //! saves sends what comes within `--gather` of the first), and gives each viewer the whole batch with one
 //! segmented send to a connected socket of its own. That socket's send queue is the viewer's
 //! queue: bounded, never waited for, its refusals counted. A viewer that does not read, a link
@@ -50,7 +51,7 @@ use crate::{
         datagrams::{self, BatchSocket},
         files,
     },
-    proto::relay::{log::ViewerRecord, status::RelaySnapshot},
+    proto::relay::{ladder::INPUTS_MAX, log::ViewerRecord, status::RelaySnapshot},
     relay::{
         forward::Forwarder, group::StreamGroup, hub::Hub, page::RelayHttp, play::FileSource,
         viewer_log::ViewerLogger,
@@ -62,11 +63,13 @@ mod atomic_histogram;
 mod builder;
 mod chunk;
 mod control;
+mod entry;
 mod forward;
 mod gather;
 mod group;
 mod http;
 mod hub;
+mod ladder;
 mod page;
 mod play;
 mod record;
@@ -100,9 +103,8 @@ pub(crate) use self::builder::{MAX_VIEWERS, VIEWERS_PER_ADDRESS};
 pub struct Relay {
     hub: Arc<Hub>,
     listener: Listener,
-    source: Option<JoinHandle<()>>,
+    sources: Vec<JoinHandle<()>>,
     logger: Option<ViewerLogger>,
-    input: SocketAddr,
     file: Option<JoinHandle<Result<()>>>,
 }
 
@@ -123,7 +125,13 @@ impl Relay {
     /// The UDP address at which the stream is received, with the port that the system chose for
     /// port 0.
     pub fn input(&self) -> SocketAddr {
-        self.input
+        self.hub.inputs[0].socket.local_addr()
+    }
+
+    /// The same of each input, best first.
+    #[doc(hidden)]
+    pub fn inputs(&self) -> impl Iterator<Item = SocketAddr> {
+        self.hub.inputs.iter().map(|input| input.socket.local_addr())
     }
 
     /// What the relay and its viewers are doing now, as text: the input, then a line for each
@@ -204,10 +212,10 @@ impl Relay {
             let limit = SHUTDOWN_LIMIT.as_secs();
             log::warn!("{left} viewers did not end within {limit} s");
         }
-        if let Some(source) = self.source.take()
-            && source.join().is_err()
-        {
-            log::error!("the source's thread panicked");
+        for source in self.sources.drain(..) {
+            if source.join().is_err() {
+                log::error!("the source's thread panicked");
+            }
         }
         if let Some(Err(_)) = self.file.take().map(JoinHandle::join) {
             log::error!("the file's thread panicked");
@@ -231,26 +239,40 @@ impl RelayBuilder {
         let open = |(path, repeats): (PathBuf, bool)| FileSource::open(&path, repeats);
         let file = self.play.map(open).transpose()?;
         let input = if file.is_some() { (Ipv4Addr::LOCALHOST, 0).into() } else { input };
-        let socket = BatchSocket::bind(input, self.interface)
-            .map_err(|error| error.advise("choose another address with --input"))?;
-        let input = socket.local_addr();
+        let inputs = [&[input][..], &self.lower].concat();
+        if inputs.len() > INPUTS_MAX {
+            return Err(Error::usage(format_args!("a relay has {INPUTS_MAX} inputs at most")));
+        }
+        let is_twice =
+            |(n, input): (usize, &SocketAddr)| input.port() > 0 && inputs[..n].contains(input);
+        if let Some((_, input)) = inputs.iter().enumerate().find(|pair| is_twice(*pair)) {
+            return Err(Error::usage(format_args!("{input} is an input twice")));
+        }
+        let bind = |input| {
+            BatchSocket::bind(input, self.interface)
+                .map_err(|error| error.advise("choose another address with --input"))
+        };
+        let sockets = inputs.iter().map(|input| bind(*input)).collect::<Result<_>>()?;
         let logger = ViewerLogger::start(self.log_dir)?;
         let most = self.limits.viewers;
         let group = self.group.map(StreamGroup::open).transpose()?;
-        let hub = Arc::new(Hub::new(self.limits, socket, logger.handle(), group));
+        let hub = Arc::new(Hub::new(self.limits, sockets, logger.handle(), group));
         let serving = Arc::clone(&hub);
         let page = RelayHttp::new(self.access);
         let handler = move |connection, slot: &_| control::serve(&serving, &page, connection, slot);
         let listener = Listener::start_bare(listen, Arc::new(handler), most)?;
-        let source = Forwarder::new(Arc::clone(&hub), self.gather);
-        let thread = net::spawn("relay-source", move || source.run())
-            .map_err(Error::io("start the source's thread", input))?;
-        let (source, logger) = (Some(thread), Some(logger));
-        let mut relay = Relay { hub, listener, source, logger, input, file: None };
+        let (sources, logger) = (Vec::new(), Some(logger));
+        let mut relay = Relay { hub, listener, sources, logger, file: None };
+        for (number, input) in inputs.iter().enumerate() {
+            let source = Forwarder::new(Arc::clone(&relay.hub), number, self.gather);
+            let thread = net::spawn("relay-source", move || source.run())
+                .map_err(Error::io("start the source's thread", input))?;
+            relay.sources.push(thread);
+        }
         if let Some((folder, segment)) = &self.record {
             relay.hub.begin_recording(record::start(folder, *segment, relay.hub.relay)?);
         }
-        relay.file = file.map(|file| play::start(&relay.hub, file, input)).transpose()?;
+        relay.file = file.map(|file| play::start(&relay.hub, file, relay.input())).transpose()?;
         Ok(relay)
     }
 }

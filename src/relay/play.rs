@@ -20,7 +20,7 @@ use std::{
 use crate::{
     error::{Error, Result},
     net::{self, clock, plain_file},
-    proto::mpegts::{PACKET, PCR_HZ, PID_NULL, SYNC, TsPacket, framing::Framing, pcr_step},
+    proto::mpegts::{PACKET, PCR_HZ, PID_NULL, TsPacket, framing::Framing, jump, pcr_step},
     relay::hub::Hub,
     text::escape_path,
     units::Moment,
@@ -221,10 +221,7 @@ impl FileSource {
     fn announce_jump(&mut self) {
         self.clock.references.clear();
         for (pid, counter) in &self.counters {
-            let mut packet = [0xFF; PACKET];
-            let [high, low] = pid.to_be_bytes();
-            packet[..6].copy_from_slice(&[SYNC, high, low, 0x20 | counter, 183, 0x80]);
-            self.piece.extend(packet);
+            self.piece.extend(jump(*pid, *counter));
         }
     }
 

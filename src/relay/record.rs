@@ -28,7 +28,7 @@ use crate::{
     },
     relay::{
         atomic_histogram::bump,
-        chunk::{ChunkQueue, KEY_FRAME_LIMIT, StreamChunk},
+        chunk::{ChunkQueue, KEY_FRAME_LIMIT, QueuedChunk, StreamChunk},
     },
     session::SessionId,
     text::ShownPath,
@@ -130,11 +130,11 @@ impl SegmentCutter {
 }
 
 impl SegmentWriter<'_> {
-    fn write_queue(&mut self, chunks: &Receiver<Arc<StreamChunk>>) -> Result<()> {
+    fn write_queue(&mut self, chunks: &Receiver<QueuedChunk>) -> Result<()> {
         loop {
             let is_on = self.recording.is_on();
             match chunks.recv_timeout(if is_on { IDLE_INTERVAL } else { Duration::ZERO }) {
-                Ok(chunk) => {
+                Ok((chunk, _)) => {
                     self.recording.queue.release(&chunk);
                     self.write(&chunk)?;
                 }
@@ -230,7 +230,7 @@ pub(super) fn start(folder: &Path, length: Duration, relay: SessionId) -> Result
 
 impl Recording {
     /// A recording of which `list` is to be the list, and what waits for the disk.
-    fn new(list: PathBuf) -> (Self, Receiver<Arc<StreamChunk>>) {
+    fn new(list: PathBuf) -> (Self, Receiver<QueuedChunk>) {
         let (queue, chunks) = ChunkQueue::new(WAITING_MAX);
         let recording = Self {
             queue,
@@ -248,7 +248,7 @@ impl Recording {
         &self,
         list: (&Path, &File),
         length: Duration,
-        chunks: &Receiver<Arc<StreamChunk>>,
+        chunks: &Receiver<QueuedChunk>,
     ) -> Result<()> {
         let cutter = SegmentCutter { length, due: Some(Duration::ZERO), ..Default::default() };
         let mut writer = SegmentWriter {
@@ -284,7 +284,7 @@ impl Recording {
 
     /// Leaves `chunk` for the disk, from the source thread.
     pub(super) fn offer(&self, chunk: &Arc<StreamChunk>) {
-        if self.queue.offer(chunk) {
+        if self.queue.offer(chunk, false) {
             return self.full_since.store(0, Ordering::Relaxed);
         }
         bump(&self.lost, chunk.came.len() as u64);
@@ -313,7 +313,7 @@ impl Recording {
     pub(super) fn finish(&self) {
         self.ending.store(true, Ordering::SeqCst);
         // Its thread waits for something to write.
-        self.queue.offer(&Arc::default());
+        self.queue.offer(&Arc::default(), false);
         let deadline = clock::now().after(STALL_LIMIT);
         while !self.over.load(Ordering::SeqCst) {
             if clock::left(deadline).is_none() {
@@ -394,7 +394,7 @@ mod tests {
         let path = folder.path().join("a.m3u8");
         let list = File::create_new(&path).expect("room");
         let (recording, chunks) = Recording::new(path.clone());
-        assert!(stream.chunks.iter().all(|chunk| recording.queue.offer(chunk)));
+        assert!(stream.chunks.iter().all(|chunk| recording.queue.offer(chunk, false)));
         recording.ending.store(true, Ordering::SeqCst);
         let written = recording.write_all((&path, &list), Duration::from_secs(length), &chunks);
         written.expect("room");
@@ -541,7 +541,7 @@ mod tests {
         record(11);
         assert_eq!(lost(), 6, "three datagrams each");
         // What the disk takes makes room, and its time begins anew.
-        recording.queue.release(&chunks.recv().expect("the first"));
+        recording.queue.release(&chunks.recv().expect("the first").0);
         record(13);
         record(14);
         record(23);

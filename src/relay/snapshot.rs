@@ -8,7 +8,10 @@ use crate::{
         histogram::Histogram,
         relay::status::{RelaySnapshot, ViewerSnapshot},
     },
-    relay::{hub::Hub, viewer::Viewer},
+    relay::{
+        hub::{Hub, Input},
+        viewer::Viewer,
+    },
     units::Moment,
 };
 
@@ -24,10 +27,10 @@ impl Hub {
             all.merge(&viewer.hot.delay.histogram());
         }
         let read = |number: &AtomicU64| number.load(Ordering::SeqCst);
-        let input = &self.input;
+        let input = &self.inputs[0].counted;
         let awake = self.running() > 0;
         let dropped = if awake {
-            let dropped = datagrams::drops(self.socket.socket());
+            let dropped = datagrams::drops(self.inputs[0].socket.socket());
             dropped.map(|dropped| dropped.saturating_sub(read(&input.dropped_asleep)))
         } else {
             // What asks the system costs a relay that sleeps all that it uses.
@@ -37,7 +40,8 @@ impl Hub {
             relay: self.relay,
             up: now.since(self.started),
             awake,
-            input: self.input_counts(),
+            input: self.inputs[0].counts(),
+            lower: self.inputs[1..].iter().map(Input::counts).collect(),
             foreign: read(&input.foreign),
             stale: read(&input.stale),
             batches: read(&input.batches),
@@ -57,6 +61,9 @@ impl Hub {
             name: viewer.name.get().cloned(),
             to: viewer.to,
             state: viewer.state(),
+            input: (self.inputs.len() > 1).then(|| {
+                (viewer.input() as u64 + 1, viewer.ladder.changes.load(Ordering::Relaxed))
+            }),
             native: viewer.native.load(Ordering::Relaxed),
             watched: now.since(viewer.joined),
             sent: self.sender_report(viewer),

@@ -1,13 +1,13 @@
 //! One viewer as the relay's threads share it: its state, and what it was sent.
 //!
-//! Its control thread and the hub change its state. Its counters have one writer, the source
+//! Its control thread and the hub change its state. Its counters have one writer, its input's
 //! thread; over HTTP what was sent, and when, has the thread of its connection.
 
 use std::{
     net::{SocketAddr, TcpStream, UdpSocket},
     sync::{
         Arc, Mutex, OnceLock,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -18,12 +18,17 @@ use crate::{
     proto::{
         relay::{
             ViewerState,
+            ladder::Ladder,
             log::ViewerEnd,
             reports::{ReceiverReport, SenderReport, whole_us},
         },
         stream::StreamCounts,
     },
-    relay::{atomic_histogram::AtomicHistogram, chunk::ChunkQueue},
+    relay::{
+        atomic_histogram::AtomicHistogram,
+        chunk::{ChunkQueue, KEY_FRAME_LIMIT},
+        entry::InputEntry,
+    },
     units::Moment,
 };
 
@@ -45,14 +50,25 @@ pub(super) struct Viewer {
     /// It was paused when the relay fell asleep.
     pub(super) paused_asleep: AtomicBool,
     /// Since when, and when last, its host said that nobody listens; 0 for never.
-    pub(super) refused_since: AtomicU64,
-    pub(super) refused_last: AtomicU64,
+    pub(super) refused: [AtomicU64; 2],
+    pub(super) ladder: ViewerLadder,
     /// What it told last, and how many datagrams had been sent and were not in it.
     pub(super) receiver_report: Mutex<Option<(ReceiverReport, Option<u64>)>>,
     /// Its program, where it says so.
     pub(super) name: OnceLock<String>,
     /// Why the source thread let it go.
     expelled: Mutex<Option<(ViewerEnd, String)>>,
+}
+
+/// What one viewer is to have.
+#[derive(Debug)]
+pub(super) struct ViewerLadder {
+    state: Mutex<Ladder>,
+    /// The input, and since when it is to have it.
+    wanted: AtomicUsize,
+    since: AtomicU64,
+    /// How often it came to another input.
+    pub(super) changes: AtomicU64,
 }
 
 /// How the viewer of a connection ended, and why where that needs words.
@@ -68,6 +84,8 @@ pub(super) struct HotCounters {
     pub(super) socket: Option<UdpSocket>,
     /// A [`ViewerState`], of which 0 is the one to begin with.
     state: AtomicU8,
+    /// Which input it gets.
+    pub(super) input: AtomicU8,
     /// It has not been sent the tables.
     pub(super) needs_tables: AtomicBool,
     /// Its way takes segmented sends, as far as is known.
@@ -107,8 +125,8 @@ impl Viewer {
             joined: clock::now(),
             native: AtomicBool::new(false),
             paused_asleep: AtomicBool::new(false),
-            refused_since: AtomicU64::new(0),
-            refused_last: AtomicU64::new(0),
+            refused: Default::default(),
+            ladder: ViewerLadder::new(clock::now()),
             receiver_report: Mutex::default(),
             name: OnceLock::new(),
             expelled: Mutex::default(),
@@ -142,6 +160,64 @@ impl Viewer {
         let _ = control.map(|control| control.shutdown(std::net::Shutdown::Read));
     }
 
+    /// Whether it waits for the input `number`, and for longer than for a whole picture.
+    pub(super) fn waits_for(&self, number: usize) -> Option<bool> {
+        let ladder = &self.ladder;
+        let waits = self.input() != number
+            && ladder.wanted.load(Ordering::SeqCst) == number
+            && self.state() == ViewerState::Running;
+        let since = Moment(ladder.since.load(Ordering::SeqCst));
+        waits.then(|| clock::now().since(since) >= KEY_FRAME_LIMIT)
+    }
+
+    /// Gives it the input `number` by `entry`, if it waits for that.
+    pub(super) fn comes_to(&self, number: usize, entry: &InputEntry) -> bool {
+        let comes = self.waits_for(number).is_some_and(|is_late| is_late || entry.is_whole);
+        if comes {
+            self.set_input(number);
+            self.hot.needs_tables.store(self.hot.socket.is_some(), Ordering::Relaxed);
+        }
+        comes
+    }
+
+    /// The input whose thread sends to it.
+    pub(super) fn input(&self) -> usize {
+        self.hot.input.load(Ordering::Relaxed).into()
+    }
+
+    /// Gives it the input `number`; while nothing is being sent.
+    pub(super) fn set_input(&self, number: usize) {
+        self.ladder.wanted.store(number, Ordering::SeqCst);
+        // There are few.
+        let old = self.hot.input.swap(number as u8, Ordering::Relaxed);
+        self.ladder.changes.fetch_add(u64::from(usize::from(old) != number), Ordering::Relaxed);
+    }
+
+    /// Says which input it is to have, of those that are `alive`; in a round. Returns which it had the
+    /// last time and has, and which it is to have where that is another than before.
+    pub(super) fn choose_input(
+        &self,
+        now: Moment,
+        alive: &[bool],
+    ) -> (usize, usize, Option<usize>) {
+        let (mut state, input) = (lock(&self.ladder.state), self.input());
+        let before = state.input();
+        let chosen = state.choose(now, input, self.lost(), alive);
+        let is_new = self.ladder.wanted.load(Ordering::SeqCst) != chosen;
+        if is_new {
+            self.ladder.since.store(now.0, Ordering::SeqCst);
+            self.ladder.wanted.store(chosen, Ordering::SeqCst);
+        }
+        (before, input, is_new.then_some(chosen))
+    }
+
+    /// What it has lost in all since it came, as far as that is known.
+    fn lost(&self) -> Option<u64> {
+        let [dropped, cc] = [&self.hot.dropped, &self.hot.cc].map(|n| n.load(Ordering::Relaxed));
+        let told = lock(&self.receiver_report).map(|(report, _)| report.cc.saturating_sub(cc));
+        told.or_else(|| self.queue.as_ref().map(|_| 0)).map(|lost| lost.saturating_add(dropped))
+    }
+
     /// What was sent to it, of an input that was counted as `input`.
     pub(super) fn sender_report(&self, input: &StreamCounts) -> SenderReport {
         let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
@@ -158,6 +234,17 @@ impl Viewer {
             rtp_lost: input.rtp.map(|_| rtp_lost),
             jitter_us: input.jitter_us.map(whole_us),
             delay: hot.delay.histogram().delay(hot.delay.longest_us()),
+        }
+    }
+}
+
+impl ViewerLadder {
+    fn new(now: Moment) -> Self {
+        Self {
+            state: Mutex::new(Ladder::new(now)),
+            wanted: AtomicUsize::new(0),
+            since: AtomicU64::new(0),
+            changes: AtomicU64::new(0),
         }
     }
 }

@@ -304,6 +304,8 @@ relay --json --events
 relay --token short
 relay --log-dir /proc/nope
 relay --input 127.0.0.1:NOBODY --port 0
+relay --input 127.0.0.1:5000 --input 127.0.0.1:5001 --input 127.0.0.1:5000 --port 0
+relay --input 127.0.0.1:1 --input 127.0.0.1:2 --input 127.0.0.1:3 --input 127.0.0.1:4 --input 127.0.0.1:5 --port 0
 relay --play f.bin
 relay --play none.ts
 relay --play two

@@ -46,6 +46,8 @@ mod group_star;
 mod help;
 #[cfg(feature = "cli")]
 mod lab_tcp;
+#[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]
+mod ladder_star;
 #[cfg(all(target_os = "linux", feature = "cli"))]
 mod live;
 #[cfg(feature = "cli")]

@@ -1,6 +1,7 @@
 //! A batch on its way out: as few sends as the system allows, to any number of addresses.
 
 use std::{
+    borrow::Cow,
     io::{self, IoSlice},
     net::{SocketAddr, UdpSocket},
     ops::Range,
@@ -59,6 +60,19 @@ impl<'a> SendBatch<'a> {
     /// The fewest sends.
     pub fn runs(&self) -> &[SegmentRun] {
         &self.runs
+    }
+
+    /// The same without the datagrams before `first`.
+    pub fn runs_from(&self, first: usize) -> impl Iterator<Item = Cow<'_, SegmentRun>> {
+        let runs = self.runs.iter().filter(move |run| run.datagrams.end > first);
+        runs.map(move |run| {
+            if run.datagrams.start >= first {
+                return Cow::Borrowed(run);
+            }
+            let datagrams = first..run.datagrams.end;
+            let bytes = self.slices[datagrams.clone()].iter().map(|slice| slice.len()).sum();
+            Cow::Owned(SegmentRun { datagrams, bytes, segment: run.segment })
+        })
     }
 
     /// The datagrams of `run`, each a send of its own.

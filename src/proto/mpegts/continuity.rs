@@ -56,6 +56,12 @@ impl Continuity {
         self.counts
     }
 
+    /// The PIDs that were seen, each with its last counter.
+    pub fn counters(&self) -> impl Iterator<Item = (u16, u8)> {
+        let last = (0..).zip(&self.pids).map(|(pid, state)| Some((pid, state.last?)));
+        last.flatten()
+    }
+
     /// The next packet does not follow the last one, and nothing is missing for it.
     pub fn rejoin(&mut self) {
         self.pids.fill(PidState::default());

@@ -62,6 +62,15 @@ pub fn pcr_step(last: u64, next: u64) -> Option<u64> {
     (ticks <= PCR_STEP_MAX).then_some(ticks)
 }
 
+/// A packet without payload that announces a jump (2.4.3.5) of the counter of `pid` to `counter`, and
+/// of its clock.
+pub fn jump(pid: u16, counter: u8) -> [u8; PACKET] {
+    let mut packet = [0xFF; PACKET];
+    let [high, low] = pid.to_be_bytes();
+    packet[..6].copy_from_slice(&[SYNC, high, low, 0x20 | counter & 0x0F, 183, 0x80]);
+    packet
+}
+
 impl<'a> TsPacket<'a> {
     /// The packet of these bytes; the first is its sync byte.
     pub fn new(bytes: &'a [u8; PACKET]) -> Self {

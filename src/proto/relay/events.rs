@@ -30,6 +30,7 @@ pub fn relay_event(snapshot: &RelaySnapshot) -> String {
         json.number("seconds", Some(snapshot.up.as_secs_f64()));
         json.truth("awake", snapshot.awake);
         json.member("input", |json| stream(json, &snapshot.input));
+        json.each("lower_inputs", &snapshot.lower, stream);
         json.raw("foreign", snapshot.foreign);
         json.raw("stale", snapshot.stale);
         json.count("dropped", snapshot.dropped);
@@ -101,6 +102,8 @@ fn viewer(json: &mut Json, view: &ViewerSnapshot) {
     json.maybe_text("name", view.name.as_ref());
     json.text("to", view.to.to_string());
     json.text("standing", view.state.to_string());
+    json.count("input", view.input.map(|(input, _)| input));
+    json.count("input_changes", view.input.map(|(_, changes)| changes));
     json.truth("native", view.native);
     json.number("seconds", Some(view.watched.as_secs_f64()));
     json.member("sent", |json| sent(json, &view.sent));

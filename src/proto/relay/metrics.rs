@@ -22,6 +22,8 @@ gatecast_relay_delay_seconds gauge Time through the relay, to the viewers that a
 gatecast_relay_subscribers gauge Subscribers of the events.
 gatecast_relay_viewers gauge Viewers that are here.
 gatecast_relay_viewer_running gauge 1 while the viewer is sent the stream, 0 while it is paused.
+gatecast_relay_viewer_input gauge Which of several inputs the viewer gets, from 1.
+gatecast_relay_viewer_input_changes_total counter Times that it came to another input.
 gatecast_relay_viewer_sent_datagrams_total counter Datagrams sent.
 gatecast_relay_viewer_sent_bytes_total counter Bytes sent.
 gatecast_relay_viewer_dropped_total counter Datagrams for which the viewer had no room.
@@ -51,10 +53,12 @@ const RELAY: [MetricValue<RelaySnapshot>; 11] = [
     ("gatecast_relay_viewers", None, |r| Some(r.viewers.len() as f64)),
 ];
 
-const VIEWER: [MetricValue<ViewerSnapshot>; 12] = [
+const VIEWER: [MetricValue<ViewerSnapshot>; 14] = [
     ("gatecast_relay_viewer_running", None, |v| {
         Some(u8::from(matches!(v.state, ViewerState::Running | ViewerState::Grouped)).into())
     }),
+    ("gatecast_relay_viewer_input", None, |v| Some(v.input?.0 as f64)),
+    ("gatecast_relay_viewer_input_changes_total", None, |v| Some(v.input?.1 as f64)),
     ("gatecast_relay_viewer_sent_datagrams_total", None, |v| Some(v.sent.sent as f64)),
     ("gatecast_relay_viewer_sent_bytes_total", None, |v| Some(v.sent.bytes as f64)),
     ("gatecast_relay_viewer_dropped_total", None, |v| Some(v.sent.dropped as f64)),

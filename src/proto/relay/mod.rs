@@ -48,6 +48,7 @@
 
 pub mod events;
 pub mod hearing;
+pub mod ladder;
 pub mod log;
 pub mod metrics;
 pub mod reports;

@@ -29,6 +29,8 @@ pub struct RelaySnapshot {
     pub awake: bool,
     /// The input, as far as it was read.
     pub input: StreamCounts,
+    /// The inputs below it, for viewers that cannot keep up.
+    pub lower: Vec<StreamCounts>,
     /// Datagrams of a second sender, which are not sent on.
     pub foreign: u64,
     /// Datagrams that waited while nobody watched and were thrown away.
@@ -76,6 +78,8 @@ pub struct ViewerSnapshot {
     pub to: SocketAddr,
     /// Running, paused, or by the group.
     pub state: ViewerState,
+    /// Which input it gets, from 1, and how often it came to another; `None` where there is one.
+    pub input: Option<(u64, u64)>,
     /// Whether it reports what it receives.
     pub native: bool,
     /// How long it has been here.

@@ -105,14 +105,14 @@ function viewer(v, seconds) {
   row.paused = now.paused;
   set(row.name, v.viewer + (v.name ? ' ' + safe(v.name) : ''));
   set(row.to, safe(v.to) + (v.native ? '' : ', does not tell'));
-  set(cells.state, v.standing === 'out' ? 'leaving' : now.paused ? 'paused' : losing ? 'LOSING' : v.standing === 'group' ? 'by the group' : 'playing');
+  set(cells.state, (v.standing === 'out' ? 'leaving' : now.paused ? 'paused' : losing ? 'LOSING' : v.standing === 'group' ? 'by the group' : 'playing') + (v.input ? `, input ${v.input}` : ''));
   cells.state.className = losing && !now.paused ? 'bad' : now.paused ? '' : 'good';
   set(cells['Mbit/s'], now.mbit === null ? '-' : now.mbit.toFixed(2));
   set(cells.sent, v.sent.datagrams.toLocaleString('en-US'));
   set(cells.received, v.received ? v.received.datagrams.toLocaleString('en-US') : '-');
   const places = [[v.sent.dropped, 'dropped by the relay'], [now.network, 'lost by the network'],
     [v.received && v.received.host_drop, 'dropped by its host'], [v.sent.source_cc_errors, 'CC errors before the relay'],
-    [v.sent.paused, 'passed in pauses']];
+    [v.sent.paused, 'passed in pauses'], [v.input_changes, v.input_changes === 1 ? 'change of input' : 'changes of input']];
   set(cells.lost, places.filter(([many]) => many > 0).map(([many, where]) => `${many.toLocaleString('en-US')} ${where}`).join(', ') || '0');
   cells.lost.className = now.lost ? 'bad' : '';
   set(cells['delay p50, p99'], given(v.sent.delay_p50_us) ? [v.sent.delay_p50_us, v.sent.delay_p99_us].map(us => (us / 1e3).toFixed(2)).join(', ') + ' ms' : '-');
@@ -133,7 +133,9 @@ function state(d) {
   d.viewers.forEach(v => viewer(v, d.seconds));
   const top = Math.max(1e-3, ...[...rows.values()].flatMap(row => row.samples.map(s => s.mbit || 0)));
   rows.forEach((row, number) => draw(row, number, d.seconds, top));
-  const came = last && d.seconds > last.seconds ? (d.input.bytes - last.input.bytes) * 8e-6 / (d.seconds - last.seconds) : null;
+  const since = (now, before) => last && d.seconds > last.seconds ? (now.bytes - before.bytes) * 8e-6 / (d.seconds - last.seconds) : null;
+  const came = since(d.input, last && last.input);
+  const lower = d.lower_inputs.map((input, n) => [rate(since(input, last && last.lower_inputs[n])), `input ${n + 2}`]);
   last = d;
   const silent = d.awake && came === 0;
   set($('title'), !d.viewers.length ? 'Nobody watches, and nothing is read' : !d.awake ? 'All are paused, and nothing is read'
@@ -141,7 +143,7 @@ function state(d) {
   $('title').className = silent ? 'bad' : d.awake ? 'good' : 'wait';
   document.title = (silent ? 'NO SOURCE - ' : d.viewers.length + ' - ') + 'gatecast relay';
   const some = (many, ...rest) => [many ? many.toLocaleString('en-US') : '-', ...rest];
-  figures($('figures'), [[d.awake ? rate(came) : '-', 'source'], [String(d.input.cc_errors), 'CC errors of the source', d.input.cc_errors ? 'bad' : ''],
+  figures($('figures'), [[d.awake ? rate(came) : '-', 'source'], ...lower, [String(d.input.cc_errors), 'CC errors of the source', d.input.cc_errors ? 'bad' : ''],
     some(d.input.rtp_lost, 'lost by RTP', 'bad'), some(d.dropped, 'dropped unread', 'bad'), some(d.foreign, 'of a second sender', 'bad'),
     [given(d.input.jitter_us) ? us(Math.round(d.input.jitter_us)) : '-', 'jitter'],
     [us(d.delay_p50_us), 'delay p50'], [us(d.delay_p99_us), 'delay p99']]);

@@ -209,9 +209,17 @@ pub fn input(snapshot: &RelaySnapshot) -> String {
         )
     });
     let group = group.collect::<String>();
+    let lower =
+        (2..).zip(&snapshot.lower).map(|(number, StreamCounts { datagrams, bytes, ts, .. })| {
+            let errors = ts.errors;
+            format!(
+                "input {number}: {datagrams} datagrams and {bytes} bytes read; CC errors {errors}\n"
+            )
+        });
+    let lower = lower.collect::<String>();
     format!(
         "source: {datagrams} datagrams and {bytes} bytes read, {dropped} dropped unread, {stale} \
-         thrown away while nobody watched; CC errors {errors}, RTP lost {lost}, jitter {} ms\n{group}",
+         thrown away while nobody watched; CC errors {errors}, RTP lost {lost}, jitter {} ms\n{lower}{group}",
         milliseconds(jitter)
     )
 }

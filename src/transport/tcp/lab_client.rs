@@ -69,7 +69,7 @@ impl LabFetch<'_> {
         self.client.set_stage(ClientStage::Waiting);
         let mut lines = LineStream::new(&stream, peer, b"");
         let (seat, file) = read_offer(&mut lines, self.order.stall)?;
-        let released = lines.last_read_at();
+        let released = lines.read_at;
         end.released_at = Some(clock::wall());
         self.order.check_sha1(peer, &file.name, Some(file.sha1))?;
         self.order.check_name(peer, &file.name)?;
@@ -142,16 +142,16 @@ impl LabFetch<'_> {
     ) -> Result<()> {
         let first = lines.take_buffered(file.bytes);
         let copying = Copying {
-            stopped: Some(self.fetch.stop_flag()),
+            stopped: Some(&self.fetch.stopped),
             slowest: copy::slowest_of(self.order.clients),
-            ..Copying::new(self.order.copy.resolved()?, self.order.stall, self.client.moved())
+            ..Copying::new(self.order.copy.resolved()?, self.order.stall, &self.client.moved)
         };
         let received = copy::receive(stream, download.file(), 0..file.bytes, &first, copying);
         let last = clock::now();
-        let bytes = self.client.moved().load(Ordering::Relaxed);
+        let bytes = self.client.moved.load(Ordering::Relaxed);
         transfer.bytes_client = Some(bytes);
         let moved = (bytes, file.bytes);
-        received.map_err(|stop| receive::stopped(stop, lines.peer(), self.order, moved))?;
+        received.map_err(|stop| receive::stopped(stop, lines.peer, self.order, moved))?;
         transfer.seconds_client = Some(last.since(released));
         Ok(())
     }
@@ -165,5 +165,5 @@ fn read_offer(lines: &mut LineStream<'_>, stall: Duration) -> Result<(SeatId, Fi
         *line = lines.read_line(clock::now().after(limit), Phase::Muster)?;
         limit = stall;
     }
-    tcp::decode_offer(&offer).map_err(|error| Error::protocol(lines.peer(), error.to_string()))
+    tcp::decode_offer(&offer).map_err(|error| Error::protocol(lines.peer, error.to_string()))
 }

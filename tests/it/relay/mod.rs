@@ -4,6 +4,7 @@
 mod group;
 mod hostile;
 mod http;
+mod ladder;
 mod page;
 mod record;
 mod source;

@@ -60,7 +60,7 @@ pub(super) fn post(relay: &Relay, path: &str) -> (u16, String) {
     post_to(here(relay), path, &format!("Gatecast-Token: {TOKEN}\n"))
 }
 
-fn get(relay: &Relay, path: &str) -> String {
+pub(super) fn get(relay: &Relay, path: &str) -> String {
     let (status, _, body) = get_with(here(relay), path, "");
     assert_eq!(status, 200, "{path}");
     String::from_utf8(body).expect("text")
@@ -236,8 +236,9 @@ fn metrics_have_every_figure_of_a_viewer_of_ours() {
                 "{name}"
             );
             assert_eq!(kind == "counter", name.ends_with("_total"), "{name}");
-            // This stream has no clock and no RTP, so these are not known.
-            let unknown = name.ends_with("_jitter_seconds") || name.ends_with("_rtp_lost");
+            // This stream has no clock and no RTP, and the relay one input, so these are not known.
+            let unknown = ["_jitter_seconds", "_rtp_lost", "_viewer_input", "_input_changes_total"];
+            let unknown = unknown.iter().any(|end| name.ends_with(end));
             let has_sample =
                 text.lines().any(|line| line.starts_with(name) && !line.starts_with('#'));
             let optional = name.ends_with("_dropped_total") || name.ends_with("_network_lost");
@@ -346,10 +347,13 @@ fn thousand_requests_and_many_pages_cost_no_viewer_a_datagram() {
 
 #[cfg(feature = "cli")]
 mod in_browser {
+    use std::net::UdpSocket;
+
     use super::*;
     use crate::{
         common::{browser::Browser, turn::in_turn},
         page::{have_browser, is_red, take_pictures, texts},
+        relay::LOCAL,
     };
 
     fn state_of(browser: &Browser, viewer: usize) -> String {
@@ -362,6 +366,33 @@ mod in_browser {
             (b.getAttribute('aria-label') || b.textContent) === ";
         browser.script(&format!("{script}'{name}'); b.focus()"));
         browser.keys("\u{e007}");
+    }
+
+    #[test]
+    fn browser_shows_the_input_of_each_viewer() {
+        if !have_browser() {
+            return;
+        }
+        in_turn("page", Duration::from_secs(180), || {
+            let relay = relay_with(|builder| builder.lower_inputs(&[LOCAL]));
+            let folder = tempfile::tempdir().expect("a folder");
+            let browser = Browser::start(folder.path());
+            browser.open(&format!("http://{}/", here(&relay)));
+            let _lab = Lab::connected(&relay);
+            browser.until_shows("playing, input 1");
+            // Only the second has a source.
+            let socket = UdpSocket::bind(LOCAL).expect("a free port");
+            let lower = relay.inputs().nth(1).expect("two");
+            let mut next = 0;
+            until("it gets what comes", || {
+                socket.send_to(&Source::datagram(next), lower).expect("sent");
+                next += 1;
+                thread::sleep(Duration::from_millis(20));
+                relay.snapshot().viewers[0].input == Some((2, 1))
+            });
+            browser.until_shows("playing, input 2");
+            browser.until_shows("1 change of input");
+        });
     }
 
     #[test]
