@@ -201,7 +201,7 @@ fn watch_streams(players: Vec<TcpStream>, phase: &Phase) -> Seen {
                 let Some(end) = rest.windows(4).position(|four| four == b"\r\n\r\n") else {
                     continue;
                 };
-                assert!(rest.starts_with(b"HTTP/1.1 200 "));
+                assert!(rest.starts_with(b"HTTP/1.1 200 "), "{}", rest[..end].escape_ascii());
                 rest.drain(..end + 4);
                 *begun = true;
             }

@@ -179,11 +179,13 @@ fn watch(
         let mut pause = Duration::ZERO;
         while let Some((chunk, comes)) = next {
             queue.release(&chunk);
-            let is_late = clock::now().since(viewer.joined) >= KEY_FRAME_LIMIT;
             let (first, opening) = match chunk.entry.as_ref().filter(|_| comes) {
                 Some(entry) => (Some(entry.start), &entry.opening[..]),
                 None if has_begun => (Some(0), &[][..]),
-                None => (chunk.key_frame.or_else(|| is_late.then_some(0)), &chunk.tables[..]),
+                None => {
+                    let is_late = clock::now().since(viewer.joined) >= KEY_FRAME_LIMIT;
+                    (chunk.key_frame.or_else(|| is_late.then_some(0)), &chunk.tables[..])
+                }
             };
             if let Some(first) = first {
                 has_begun = true;
