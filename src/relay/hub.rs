@@ -148,8 +148,11 @@ impl Hub {
         if self.is_stopping() {
             return Err(Error::refused("the relay", "it is stopping"));
         }
+        // A port of TCP is another one than that of UDP.
+        let has_it =
+            |other: &Arc<Viewer>| other.to == to && other.hot.socket.is_some() == socket.is_some();
         let taken = roster.viewers.iter().map(|viewer| viewer.to);
-        check_capacity(taken, to, self.limits)
+        check_capacity(taken, roster.viewers.iter().any(has_it), to, self.limits)
             .map_err(|reason| Error::refused("the relay", reason))?;
         roster.last += 1;
         let viewer = Arc::new(Viewer::new(roster.last, to, (socket, queue), Some(control)));
@@ -350,12 +353,14 @@ impl Input {
     }
 }
 
-/// Checks that there is room for a viewer at `to` beside those that are at `taken`.
+/// Checks that there is room for a viewer at `to`, which another one `has` or not, beside those that
+/// are at `taken`.
 ///
 /// # Errors
 /// Why there is no room, for the viewer.
 fn check_capacity(
-    taken: impl ExactSizeIterator<Item = SocketAddr> + Clone,
+    taken: impl ExactSizeIterator<Item = SocketAddr>,
+    has: bool,
     to: SocketAddr,
     limits: Limits,
 ) -> Result<(), String> {
@@ -363,7 +368,7 @@ fn check_capacity(
     if taken.len() >= most {
         return Err(format!("there are {most} viewers already"));
     }
-    if taken.clone().any(|other| other == to) {
+    if has {
         let port = to.port();
         return Err(format!("port {port} of your address has a viewer already"));
     }
@@ -399,7 +404,7 @@ mod tests {
         let limits = Limits { silence: Duration::ZERO, viewers: 256, viewers_per_address: 64 };
         let ask = |taken: &[SocketAddr], to: &str| {
             let to = to.parse().expect("an address");
-            check_capacity(taken.iter().copied(), to, limits)
+            check_capacity(taken.iter().copied(), taken.contains(&to), to, limits)
         };
         let full: Vec<SocketAddr> = at("192.0.2.7", 5000..5064).collect();
         assert_eq!(ask(&full[1..], "192.0.2.7:6000"), Ok(()));

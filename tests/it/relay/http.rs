@@ -2,11 +2,17 @@
 
 use std::{
     io::{Read, Write},
-    net::{Shutdown, TcpStream},
+    net::{Ipv4Addr, Shutdown, TcpStream, UdpSocket},
     time::Duration,
 };
 
-use gatecast::internals::{proto::relay::log::ViewerEnd, relay::Relay};
+use gatecast::internals::{
+    proto::relay::log::ViewerEnd,
+    relay::{
+        Relay,
+        watch::{Watch, WatchConfig},
+    },
+};
 
 use crate::{
     common::{PATIENCE, until, within},
@@ -106,6 +112,25 @@ fn source_that_marks_no_key_frame_is_seen_after_seconds() {
             relay.snapshot().viewers[0].sent.sent > 0
         });
         assert_eq!(read(&mut viewer, 7)[0][..3], [0x47, 0x01, 0x00]);
+    });
+}
+
+#[test]
+fn viewers_by_udp_and_http_may_have_ports_of_one_number() {
+    within(LIMIT, || {
+        let relay = relay();
+        let player = viewer(&relay);
+        let port = player.local_addr().expect("connected").port();
+        // Where another program has that port of UDP, there is nothing to see.
+        if UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            let mut config = WatchConfig::new(vec![relay.local_addr()]);
+            config.port = port;
+            let watch = Watch::start(&config).expect("it is let in");
+            assert_eq!(relay.snapshot().viewers.len(), 2);
+            assert_eq!(relay.snapshot().viewers[0].to, relay.snapshot().viewers[1].to);
+            watch.quit().expect("nothing recorded");
+        }
+        drop(player);
     });
 }
 
