@@ -15,6 +15,9 @@ import sys
 import threading
 import time
 
+# A line of one thread is not to be printed into that of another.
+PRINTING = threading.Lock()
+
 
 def attend(connection, seat, path, gate, flags):
     with connection:
@@ -33,7 +36,8 @@ def attend(connection, seat, path, gate, flags):
         if received:
             connection.sendall(b"%.6f\n" % time.time())
             took = connection.makefile().readline().strip()
-        print(seat, "yes" if received else "no", took, flush=True)
+        with PRINTING:
+            print(seat, "yes" if received else "no", took, flush=True)
 
 
 def main():
