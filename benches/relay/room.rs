@@ -60,7 +60,7 @@ impl Served {
     fn relay(group: Option<SocketAddr>, record: Option<&Path>, gather: Duration) -> Self {
         let own = std::env::current_exe().expect("this program");
         let group = group.map_or_else(|| "-".to_owned(), |group| group.to_string());
-        let record = record.unwrap_or(Path::new("-"));
+        let record = record.unwrap_or_else(|| Path::new("-"));
         let mut child = Command::new(own)
             .args([RELAY, &group])
             .arg(record)
