@@ -3,17 +3,14 @@
 //!
 //! It takes root, `ip`, `tc`, `nft`, `ethtool` and Python, and is skipped without them.
 
-use std::{fmt::Write, fs, process::Command};
+use std::{fmt::Write, fs};
 
-use gatecast::internals::{
-    proto::relay::log::ViewerRecord,
-    report::relay::{is_relay_log, read_relay_log},
-};
+use gatecast::internals::proto::relay::log::ViewerRecord;
 
 use crate::common::{
     installed,
-    program::{GATECAST, output_text},
-    star::turn_with_stars,
+    program::GATECAST,
+    star::{relay_on_star, turn_with_stars},
 };
 
 /// What keeps a group from a host.
@@ -105,19 +102,7 @@ fn room_watches_by_group_and_unreached_hosts_by_unicast() {
         "sleep 6\n{}sh -ec '{DROP}'\nwait $viewers\nkill $source\nkill -INT $relay\nwait $relay",
         on(5)
     );
-    let output = Command::new(GATECAST)
-        .args(["star", "run", "--rate", "100mbit", "--hosts", "10", "--", "sh", "-c", &script])
-        .env_remove("GATECAST_STAR")
-        .output()
-        .expect("the program starts");
-    let said = fs::read_to_string(folder.path().join("relay.txt")).unwrap_or_default();
-    println!("{said}");
-    let logs = fs::read_dir(folder.path().join("logs")).unwrap_or_else(|error| {
-        panic!("{error} {}{said}", output_text(&output));
-    });
-    let mut logs = logs.map(|entry| entry.expect("a file").path());
-    let log = logs.find(|path| is_relay_log(path)).expect("a relay log");
-    let records = read_relay_log(&log).expect("sound");
+    let (said, records) = relay_on_star(folder.path(), "10", &script);
     assert_eq!(records.len(), 9, "{said}");
     let lab = fs::read_to_string(folder.path().join("lab.txt")).expect("it has run");
     let record = of_host(&records, 9);

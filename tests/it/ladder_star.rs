@@ -3,14 +3,10 @@
 //!
 //! It takes root, `ip`, `tc`, `nft`, `ethtool` and ffmpeg, and is skipped without them.
 
-use std::{fs, process::Command};
-
-use gatecast::internals::report::relay::{is_relay_log, read_relay_log};
-
 use crate::common::{
-    installed,
-    program::{GATECAST, output_text},
-    star::turn_with_stars,
+    have, installed,
+    program::GATECAST,
+    star::{relay_on_star, turn_with_stars},
 };
 
 /// Two encodings of one picture, and two viewers of 40 s, one of whose links is narrow for 10 s.
@@ -40,25 +36,13 @@ wait $relay
 
 #[test]
 fn viewer_on_narrow_link_goes_down_and_up_again() {
-    if !installed("ffmpeg") {
+    if !have("ffmpeg", installed("ffmpeg")) {
         return;
     }
     let Some(_turn) = turn_with_stars("star") else { return };
     let folder = tempfile::tempdir().expect("a folder");
     let script = format!("cd {}\nG={GATECAST}\n{SCRIPT}", folder.path().display());
-    let output = Command::new(GATECAST)
-        .args(["star", "run", "--rate", "100mbit", "--hosts", "3", "--", "sh", "-c", &script])
-        .env_remove("GATECAST_STAR")
-        .output()
-        .expect("the program starts");
-    let said = fs::read_to_string(folder.path().join("relay.txt")).unwrap_or_default();
-    println!("{said}");
-    let logs = fs::read_dir(folder.path().join("logs")).unwrap_or_else(|error| {
-        panic!("{error} {}{said}", output_text(&output));
-    });
-    let mut logs = logs.map(|entry| entry.expect("a file").path());
-    let log = logs.find(|path| is_relay_log(path)).expect("a relay log");
-    let records = read_relay_log(&log).expect("sound");
+    let (said, records) = relay_on_star(folder.path(), "3", &script);
     let of_host = |host: u8| {
         let ip = format!("10.77.0.{}", host + 1);
         records.iter().find(|record| record.to.ip().to_string() == ip).expect("it watched")
