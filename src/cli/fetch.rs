@@ -239,6 +239,9 @@ pub(crate) fn run(args: &FetchArgs) -> Result<Verdict> {
     if args.receiving.key.is_some() && (is_url || is_torrent) {
         return Err(Error::usage("a URL or a torrent cannot prove a key; give HOST[:PORT]"));
     }
+    if args.receiving.lab_tcp && (is_url || is_torrent) {
+        return Err(Error::usage("--lab-tcp takes HOST[:PORT], not a URL or a torrent"));
+    }
     if is_torrent {
         return fetch_torrent(args);
     }

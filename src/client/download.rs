@@ -175,6 +175,11 @@ impl Download {
         }
     }
 
+    /// Removes what has come, which nothing can go on from.
+    pub fn discard(self) {
+        self.part.discard();
+    }
+
     /// Gives the copy another final name than the one it was opened for.
     ///
     /// # Errors

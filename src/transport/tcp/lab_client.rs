@@ -90,7 +90,11 @@ impl LabFetch<'_> {
         self.client.expect(file.bytes);
         self.client.set_stage(ClientStage::Receiving);
         let transfer = end.transfer.as_mut().expect("set above");
-        self.receive(&mut lines, &stream, &download, (&file, released), transfer)?;
+        let received = self.receive(&mut lines, &stream, &download, (&file, released), transfer);
+        if received.is_err() {
+            download.discard();
+            return received;
+        }
         let took = transfer.seconds_client.unwrap_or_default();
         self.client.set_stage(ClientStage::Verifying);
         let path = self.fetch.prove(download, self.order, released, end)?;
