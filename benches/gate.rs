@@ -1,23 +1,22 @@
 //! How far apart the seats of one release begin, with the fair start and with the bare barrier.
 //!
-//! Server and clients are the library's own, in two processes, on loopback. The two starts
-//! alternate, so that both meet the same machine. The server's peak memory is read from the
-//! system. `cargo bench --bench gate [-- --runs K] [25] [1000]`.
+//! Server and clients are the library's own, in processes of their own, on loopback: 5000 clients in
+//! two. The two starts alternate, so that both meet the same machine. The server says each session's
+//! figures, and the system its peak memory. `cargo bench --bench gate [-- --runs K] [25] [1000] [5000]`.
 
 mod ground;
 
 use std::{
     fs, io,
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader, Lines, Read},
     net::SocketAddr,
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
     thread,
     time::Duration,
 };
 
 use gatecast::internals::{
-    client,
     client::{FetchConfig, FetchRun},
     server::{builder::ServerCoreBuilder, catalog::Catalog, config::ServerConfig, sample},
     transport::tcp,
@@ -43,11 +42,16 @@ struct Release {
 /// A server process.
 struct Server {
     child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
     addr: SocketAddr,
 }
 
-/// The word that makes this program the server.
+/// The words that make this program the server, and a process of clients.
 const SERVE: &str = "serve-one-file";
+const FETCH: &str = "fetch-it";
+
+/// Most clients of one process.
+const CLIENTS_MAX: u16 = 2500;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -56,12 +60,21 @@ fn main() {
     {
         return serve(Path::new(file), clients, fair == "fair");
     }
+    if let [word, addr, clients, out] = &arguments[..]
+        && word == FETCH
+    {
+        let clients = clients.parse().expect("a number of clients");
+        return fetch(addr.parse().expect("an address"), clients, Path::new(out));
+    }
     if !ground::is_bench() {
         return measure(5, 1_000_000, 1);
     }
     ground::stamp();
     let runs = ground::runs(20);
-    for (clients, bytes, runs) in [(25, 100_000_000, runs), (1000, 1_000_000, runs.div_ceil(2))] {
+    let half = runs.div_ceil(2);
+    for (clients, bytes, runs) in
+        [(25, 100_000_000, runs), (1000, 1_000_000, half), (5000, 100_000, half)]
+    {
         if ground::chosen(&clients.to_string()) {
             measure(clients, bytes, runs);
         }
@@ -85,7 +98,7 @@ fn measure(clients: u16, bytes: u64, runs: usize) {
         dice.shuffle(&mut turn);
         for which in turn {
             let start = &mut starts[which];
-            start.releases.push(release(start.server.addr, clients, work.path()));
+            start.releases.push(release(&mut start.server, clients, work.path()));
         }
     }
     println!("\n{clients} clients x {bytes} bytes, {runs} releases each, load {}", ground::load());
@@ -118,39 +131,44 @@ fn measure(clients: u16, bytes: u64, runs: usize) {
     starts.into_iter().for_each(|start| start.server.end());
 }
 
-/// One release to clients in this process.
-fn release(server: SocketAddr, clients: u16, work: &Path) -> Release {
+/// One release to clients in other processes.
+fn release(server: &mut Server, clients: u16, work: &Path) -> Release {
+    let program = std::env::current_exe().expect("this program is a file");
+    let processes = clients.div_ceil(CLIENTS_MAX);
+    let out = |process: u16| work.join(format!("copies-{process}"));
+    let fetching: Vec<Child> = (0..processes)
+        .map(|process| {
+            let (addr, some) = (server.addr.to_string(), (clients / processes).to_string());
+            let mut fetch = Command::new(&program);
+            fetch.args([FETCH, &addr, &some]).arg(out(process));
+            fetch.spawn().expect("a process for clients")
+        })
+        .collect();
+    let line = server.lines.next().expect("a line for a session").expect("a pipe");
+    for mut child in fetching {
+        assert!(child.wait().expect("a child of ours").success(), "every client has its copy");
+    }
+    for process in 0..processes {
+        fs::remove_dir_all(out(process)).expect("made by the clients");
+    }
+    let figures: Vec<f64> = line.split(' ').map(|word| word.parse().expect("a figure")).collect();
+    let [wake_ms, server_ms, client_ms, seconds, verified, whole] = figures[..] else {
+        panic!("6 figures and not {line:?}");
+    };
+    Release { wake_ms, server_ms, client_ms, seconds, verified, whole: whole as usize }
+}
+
+/// A process of clients.
+fn fetch(server: SocketAddr, clients: u16, out: &Path) {
     let order = FetchConfig {
         clients,
-        out: work.join("copies"),
+        out: out.to_owned(),
         durable: false,
         ..FetchConfig::new(vec![server])
     };
     let ends = FetchRun::new(&order).run(&order, &[&tcp::receive::TCP]).expect("a server is there");
-    for error in ends.iter().filter_map(|end| end.error.as_ref()) {
-        eprintln!("a client failed: {error}");
-    }
-    fs::remove_dir_all(&order.out).expect("made by the clients");
-    let records = client::records(&ends);
-    let [record] = &records[..] else {
-        panic!("one session and not {}", records.len());
-    };
-    let ms = |us: Option<u64>| us.map_or(f64::NAN, |us| us as f64 / 1e3);
-    let seconds = |span: Option<Duration>| span.map_or(f64::NAN, |span| span.as_secs_f64());
-    // A client dates its digest from its own GO, which came with the first byte.
-    let verified = record
-        .transfers
-        .iter()
-        .filter_map(|transfer| Some(transfer.first_server? + transfer.seconds_verified?))
-        .max();
-    Release {
-        wake_ms: ms(record.wake_skew_us()),
-        server_ms: ms(record.skew_us()),
-        client_ms: ms(record.skew_client_us()),
-        seconds: seconds(record.global().seconds),
-        verified: seconds(verified),
-        whole: record.proven(),
-    }
+    let errors: Vec<_> = ends.iter().filter_map(|end| end.error.as_ref()).collect();
+    assert!(errors.is_empty(), "clients failed: {errors:?}");
 }
 
 impl Server {
@@ -165,12 +183,10 @@ impl Server {
             .stdout(Stdio::piped())
             .spawn()
             .expect("a process for the server");
-        let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().expect("piped"))
-            .read_line(&mut line)
-            .expect("the server's address");
-        let addr = line.trim().parse().expect("the server's address");
-        Self { child, addr }
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let line = lines.next().expect("the server's address").expect("a pipe");
+        let addr = line.parse().expect("the server's address");
+        Self { child, lines, addr }
     }
 
     /// The most memory it ever had resident, MiB.
@@ -202,9 +218,24 @@ fn serve(file: &Path, clients: &str, fair_start: bool) {
         .expect("a free port");
     println!("{}", server.addr());
     let records = server.records();
-    let reader = thread::spawn(move || records.iter().count());
+    let reader = thread::spawn(move || {
+        for record in records {
+            let ms = |us: Option<u64>| us.map_or(f64::NAN, |us| us as f64 / 1e3);
+            let seconds = |span: Option<Duration>| span.map_or(f64::NAN, |span| span.as_secs_f64());
+            let global = record.global();
+            println!(
+                "{} {} {} {} {} {}",
+                ms(record.wake_skew_us()),
+                ms(record.skew_us()),
+                ms(record.skew_client_us()),
+                seconds(global.seconds),
+                seconds(global.seconds_verified),
+                record.proven()
+            );
+        }
+    });
     let ended = io::stdin().read_to_end(&mut Vec::new());
     server.stop().expect("no log is written");
-    reader.join().expect("it only counts");
+    reader.join().expect("it only prints");
     ended.expect("a pipe from the parent");
 }
