@@ -86,6 +86,9 @@ pub struct Verified {
     pub sha1: Digest,
 }
 
+/// Most that a client reserves of a disk, bytes: what a server says of its file is not there yet.
+const RESERVE_MAX: u64 = 1 << 30;
+
 impl Download {
     /// Opens the part, empty or, to resume, as an earlier session left it. `progress` is as in
     /// [`Download::hash_to`], where a file that has the final name is hashed.
@@ -100,16 +103,20 @@ impl Download {
             return Err(Error::refused("gatecast", reason));
         }
         let name = final_name(spec.part.name, spec.proof)?;
-        let part = Part::open(&PartSpec { name: &name, ..spec.part.clone() })?;
+        let mut part = Part::open(&PartSpec { name: &name, ..spec.part.clone() })?;
         // What is overwritten has its room already.
         let left = if in_place { 0 } else { spec.part.bytes - part.resumed };
         let is_free = check_target(&part, spec.part.bytes, spec.proof.sha1(), progress);
-        let may_begin = is_free.and_then(|()| needs_room(spec.part.folder, left, spec.clients));
-        if let Err(error) = may_begin {
-            if part.resumed == 0 {
-                part.discard();
+        let room = is_free.and_then(|()| room_for(spec.part.folder, left, spec.clients));
+        match room {
+            Err(error) => {
+                if part.resumed == 0 {
+                    part.discard();
+                }
+                return Err(error);
             }
-            return Err(error);
+            Ok(DiskRoom::Plenty) => part.reserve(left.min(RESERVE_MAX)),
+            Ok(DiskRoom::Enough) => {}
         }
         Ok(Self {
             part: CopyPart::File(part),
@@ -133,8 +140,7 @@ impl Download {
         progress: impl FnMut(u64) -> Result<()>,
     ) -> Result<Self> {
         let part = TreePart::open(spec, progress)?;
-        let room = needs_room(spec.folder, part.missing, clients);
-        if let Err(error) = room {
+        if let Err(error) = room_for(spec.folder, part.missing, clients) {
             if !spec.resume {
                 part.discard();
             }
@@ -337,15 +343,25 @@ fn final_name(name: &FileName, proof: Proof) -> Result<FileName> {
     }
 }
 
+/// What room a disk has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum DiskRoom {
+    /// What is needed, or nobody knows.
+    Enough,
+    /// Twice of it: each client may reserve its part while others still ask.
+    Plenty,
+}
+
 /// Refuses a file of which `left` bytes are still to come to each of `clients` clients, where the
 /// disk has no room for them.
-fn needs_room(folder: &Path, left: u64, clients: u16) -> Result<()> {
+fn room_for(folder: &Path, left: u64, clients: u16) -> Result<DiskRoom> {
     let needed = left.saturating_mul(u64::from(clients));
-    match files::free_space(folder).filter(|&free| free < needed) {
-        None => Ok(()),
-        Some(free) => Err(Error::refused(
+    match files::free_space(folder) {
+        Some(free) if free < needed => Err(Error::refused(
             escape_path(folder),
             format!("{clients} x {left} bytes are to come and {free} bytes are free"),
         )),
+        Some(free) if free / 2 >= needed => Ok(DiskRoom::Plenty),
+        _ => Ok(DiskRoom::Enough),
     }
 }

@@ -86,6 +86,8 @@ pub struct Part {
     pub resumed: u64,
     /// Reads past the system's cache, where it is written in place.
     uncached: Option<FileStorage>,
+    /// Room is reserved behind what it holds.
+    is_reserved: bool,
 }
 
 /// A copy under its final name.
@@ -138,7 +140,8 @@ impl Part {
         let storage = FileStorage::in_place(Arc::clone(&file));
         let (target, uncached) = (path.clone(), Some(uncached.into()));
         let (replace, holed, resumed) = (true, None, 0);
-        Ok(Self { file, storage, path, target, replace, holed, resumed, uncached })
+        let is_reserved = false;
+        Ok(Self { file, storage, path, target, replace, holed, resumed, uncached, is_reserved })
     }
 
     /// Opens the part of this number, unless another client writes it.
@@ -174,8 +177,15 @@ impl Part {
         let (target, replace) = (target.to_owned(), spec.replace);
         let file = Arc::new(file);
         let storage = Arc::clone(&file).into();
-        let part = Self { file, storage, path, target, replace, holed, resumed, uncached: None };
+        let (uncached, is_reserved) = (None, false);
+        let part =
+            Self { file, storage, path, target, replace, holed, resumed, uncached, is_reserved };
         Ok(Some(part))
+    }
+
+    /// Reserves the room of the next `bytes` bytes, before the release and not while they come.
+    pub(super) fn reserve(&mut self, bytes: u64) {
+        self.is_reserved = files::reserve(&self.file, self.resumed..self.resumed + bytes);
     }
 
     /// From now on it may have holes.
@@ -277,6 +287,7 @@ impl Part {
         replaceable(&path)?;
         still_there(&self.file, &self.path)?;
         fs::rename(&self.path, &path).map_err(Error::io("rename the copy", shown(&path)))?;
+        self.is_reserved = false;
         let is_durable = durable && path.parent().is_some_and(files::sync_folder);
         Ok(PublishedCopy { path, is_durable })
     }
@@ -295,6 +306,9 @@ impl Drop for Part {
     fn drop(&mut self) {
         // Its storage is the other user of the file; a thread that still writes keeps the lock.
         if Arc::strong_count(&self.file) <= 2 {
+            if self.is_reserved {
+                files::give_back(&self.file);
+            }
             unlock(&self.file);
         }
     }

@@ -4,6 +4,7 @@ use std::{
     fs,
     fs::{File, Metadata},
     io,
+    ops::Range,
     path::Path,
 };
 
@@ -129,6 +130,34 @@ pub fn free_space(folder: &Path) -> Option<u64> {
     {
         let _ = folder;
         None
+    }
+}
+
+/// Reserves the room of `range` for a file whose size stays as it is, where the system can: what is
+/// written there later waits for no room, and finds it. A failure leaves nothing reserved, and says so.
+pub fn reserve(file: &File, range: Range<u64>) -> bool {
+    #[cfg(all(target_os = "linux", feature = "sockopt"))]
+    {
+        use nix::fcntl::{FallocateFlags, fallocate};
+        let (Ok(at), Ok(len)) = (range.start.try_into(), (range.end - range.start).try_into())
+        else {
+            return false;
+        };
+        let reserved = fallocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, at, len);
+        reserved.inspect_err(|_| give_back(file)).is_ok()
+    }
+    #[cfg(not(all(target_os = "linux", feature = "sockopt")))]
+    {
+        let _ = (file, range);
+        false
+    }
+}
+
+/// Gives back what is reserved behind the last byte of a file that nobody writes.
+pub fn give_back(file: &File) {
+    // The same size again ends a reservation (fallocate(2)).
+    if let Err(error) = file.metadata().and_then(|metadata| file.set_len(metadata.len())) {
+        log::debug!("cannot give back what was reserved: {error}");
     }
 }
 

@@ -272,3 +272,30 @@ fn link_in_place_of_part_is_not_followed() {
     assert!(part(folder.path(), "f", false).is_err());
     assert_eq!(fs::read(&victim).expect("there"), b"precious");
 }
+
+#[cfg(all(target_os = "linux", feature = "sockopt"))]
+#[test]
+fn reserved_room_is_given_back_where_no_bytes_came() {
+    use std::os::unix::fs::MetadataExt;
+
+    const WANTED: u64 = 1 << 20;
+    let folder = tempfile::tempdir().expect("folder");
+    let mut copy = part(folder.path(), "f", false).expect("room");
+    io::Write::write_all(&mut &*copy.file, b"01").expect("room");
+    let path = copy.path.clone();
+    // Blocks are counted in 512 bytes (stat(2)).
+    let room = || {
+        let there = fs::metadata(&path).expect("there");
+        (there.len(), there.blocks() * 512)
+    };
+    let before = room().1;
+    copy.resumed = 2;
+    copy.reserve(WANTED);
+    assert_eq!(room().0, 2, "the size says what is there");
+    if !copy.is_reserved {
+        return println!("skipped: this file system reserves nothing");
+    }
+    assert!(room().1 >= WANTED, "{}", room().1);
+    drop(copy);
+    assert_eq!(room(), (2, before));
+}
