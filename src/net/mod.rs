@@ -26,7 +26,7 @@ pub mod text_file;
 mod thread;
 
 pub use sync::lock;
-pub use thread::{cpu_times, cpu_times_since, spawn};
+pub use thread::{cpu_times, cpu_times_since, lower_priority, raise_priority, spawn};
 
 /// The stack of a session's or connection's thread, bytes. Buffers are on the heap.
 pub const STACK: usize = 256 * 1024;

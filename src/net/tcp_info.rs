@@ -1,5 +1,5 @@
 //! What the system knows of a TCP connection, and of what any socket sent, and the one option that no
-//! safe call sets (Linux, feature `sockopt`): the only unsafe calls.
+//! safe call sets (Linux, feature `sockopt`): the only unsafe calls but one.
 //!
 //! The answers are read as bytes at the places that the system's interface gives them
 //! (`linux/tcp.h`, `linux/sock_diag.h`), so that an older system, which says less, leaves the rest

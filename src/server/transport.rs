@@ -98,6 +98,12 @@ pub trait SendSession: fmt::Debug + Send + Sync {
         SendResult { first: None, end: Err(TransferFailure::new(Outcome::Refused, reason)) }
     }
 
+    /// True when it opens each seat with a block, and the rest waits for the others' blocks; it
+    /// calls [`lower_priority`](crate::net::lower_priority) then.
+    fn has_fair_start(&self) -> bool {
+        false
+    }
+
     /// True when the payload travels on the control connection, so that nothing may be written
     /// there before it is complete.
     fn fills_control(&self) -> bool {

@@ -18,3 +18,9 @@ pub mod tcp_info;
 
 pub use gatecast::internals::net::{STACK, address, logfile, pacing, shared_reply, storage};
 pub use sync::lock;
+
+/// A schedule has no priorities.
+pub fn raise_priority() {}
+
+/// The same.
+pub fn lower_priority() {}

@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use crate::{
     net::{
-        clock,
+        self, clock,
         primitives::{
             Barrier,
             atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -85,8 +85,11 @@ impl Release {
         {
             thread::sleep(Duration::from_micros(200));
         }
+        // It holds the barrier's lock while it wakes the seats, which must not run before it then.
+        net::raise_priority();
         self.released_us.store(clock::now().0.max(1), Ordering::Release);
         self.barrier.wait();
+        net::lower_priority();
     }
 
     /// The session's thread, which has nothing to do but to wake each second, overslept by `gap`.

@@ -6,7 +6,7 @@
 use std::{ops::Deref, sync::Arc, time::Duration};
 
 use crate::{
-    net::primitives::atomic::AtomicU64,
+    net::{self, primitives::atomic::AtomicU64},
     server::{
         gate::{
             Gate,
@@ -96,6 +96,9 @@ impl Seat {
         match release {
             Ok(Err(call)) => Ok(call),
             Ok(Ok(release)) => {
+                if self.send_session().has_fair_start() {
+                    net::raise_priority();
+                }
                 // Nothing stands between being handed the barrier and waiting at it.
                 let woke = release.wait();
                 self.connection.set_release(release);

@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::{
     error::{Error, Result},
     net::{
-        clock, copy,
+        self, clock, copy,
         copy::{Copying, Stop},
         pacing::Pacer,
         primitives::{TcpStream, atomic::Ordering, thread},
@@ -118,6 +118,10 @@ impl SendSession for TcpSession {
             .map_err(Error::io("choose the congestion control", crate::text::escape(name)))
     }
 
+    fn has_fair_start(&self) -> bool {
+        self.transport.fair_start
+    }
+
     fn description(&self, stream: &TcpStream) -> String {
         format!("{}, {}", self.transport.method.word(), congestion(stream))
     }
@@ -142,6 +146,7 @@ impl SendSession for TcpSession {
                     ClientKind::Lab | ClientKind::Http => thread::sleep(GRACE),
                 }
                 duty.arrive_and_wait(until);
+                net::lower_priority();
             } else {
                 drop(duty);
             }
@@ -159,6 +164,7 @@ impl SendSession for TcpSession {
             });
             Ok(())
         });
+        net::lower_priority();
         let missing = (range.end - range.start).saturating_sub(seat.moved.load(Ordering::Relaxed));
         SendResult { first, end: end.map_err(|stop| self.explain(seat, stop, missing)) }
     }
