@@ -11,7 +11,7 @@ use crate::{
     client::{
         copy_part::CopyPart,
         messages::each_second,
-        part::{EarlySync, Part, PartSpec, PublishedCopy},
+        part::{ByteOrder, EarlySync, Part, PartSpec, PublishedCopy},
         tree_part::{TreePart, TreeSpec},
     },
     digest::{Digest, HASH_BUF, Hasher},
@@ -115,8 +115,11 @@ impl Download {
                 }
                 return Err(error);
             }
-            Ok(DiskRoom::Plenty) => part.reserve(left.min(RESERVE_MAX)),
-            Ok(DiskRoom::Enough) => {}
+            // How much of a swarm's part is there is seen by its blocks alone.
+            Ok(DiskRoom::Plenty) if spec.part.order != ByteOrder::Any => {
+                part.reserve(left.min(RESERVE_MAX));
+            }
+            Ok(_) => {}
         }
         Ok(Self {
             part: CopyPart::File(part),
