@@ -96,8 +96,8 @@ fn carry_out(batch: &[SetupStep]) -> Result<Option<String>> {
         SetupAction::Run(tool, _) => tool::run(*tool, &["-batch", "-"], &text),
         SetupAction::Sysctl(name, value) => {
             let path = PathBuf::from("/proc/sys").join(name.replace('.', "/"));
-            // A kernel without IPv6 has no switch to turn it off.
-            if !path.exists() && name.contains("ipv6") {
+            // A kernel without IPv6, or without `br_netfilter`, has no switch to turn it off.
+            if !path.exists() && !name.starts_with("net.ipv4.") {
                 return Ok(None);
             }
             let written = std::fs::write(&path, value);
