@@ -97,7 +97,7 @@ pub(crate) struct FetchArgs {
     #[arg(long, conflicts_with = "json", help_heading = "Output")]
     pub(crate) events: bool,
     /// Talk to a server of the lab's UDP protocol: list, config, start, disconnect
-    #[arg(long, conflicts_with_all = ["file", "group", "via", "resume", "sha1", "json", "key", "log_dir"])]
+    #[arg(long, conflicts_with_all = ["file", "group", "via", "resume", "sha1", "json", "events", "key"])]
     #[arg(help_heading = "UDP", hide_short_help = true)]
     pub(crate) lab: bool,
 }
@@ -234,7 +234,7 @@ pub(crate) fn run(args: &FetchArgs) -> Result<Verdict> {
     let is_torrent = args.server.ends_with(".torrent") && !is_url;
     args.check_target(is_torrent)?;
     if args.lab {
-        return menu::run(&options::server(&args.server)?, &args.folder());
+        return menu::run(&options::server(&args.server)?, &args.folder(), args.log_dir.as_deref());
     }
     if args.receiving.key.is_some() && (is_url || is_torrent) {
         return Err(Error::usage("a URL or a torrent cannot prove a key; give HOST[:PORT]"));
