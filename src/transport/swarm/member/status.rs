@@ -189,4 +189,9 @@ impl SwarmMember {
         let holders = &state.accounting.first_holders;
         (0u32..).zip(holders).map(|(piece, &holder)| (holder, copies(piece))).collect()
     }
+
+    /// The turn in which the seeder means to offer `piece` for the first time.
+    pub fn piece_turn(&self, piece: u32) -> Option<u32> {
+        self.lock().super_seeder.as_ref()?.turn(piece)
+    }
 }
