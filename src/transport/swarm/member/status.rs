@@ -137,6 +137,12 @@ impl SwarmMember {
         self.lock().accounting.first_received
     }
 
+    /// Notes when each piece comes, and from whom, and returns what was noted before: a line for each
+    /// piece that came since the release.
+    pub fn note_arrivals(&self) -> String {
+        self.lock().accounting.arrivals.replace(String::new()).unwrap_or_default()
+    }
+
     /// Why the copy cannot be finished.
     pub fn fault(&self) -> Option<String> {
         self.lock().fault.clone()
