@@ -76,6 +76,7 @@ fn lab_menu_lists_configures_starts_and_disconnects() {
         assert_eq!(said.status.code(), Some(4), "{}", text(&said.stderr));
         let own = report::read_log(&entries(&path.join("own"))[0]).expect("a log");
         assert_eq!((own.len(), own[0].transfers.len(), own[0].clients), (1, 2, 2));
+        assert!(own[0].machine.as_ref().is_some_and(|words| words.starts_with("gatecast ")));
         for row in &own[0].transfers {
             assert_eq!((row.outcome, row.verified), (Outcome::Complete, None));
             assert_eq!((row.bytes_client, row.counts.lost), (Some(1_000_017), Some(0)));
