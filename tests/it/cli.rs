@@ -123,6 +123,21 @@ fn run_sends_empty_file() {
     assert_eq!(std::fs::read(place.path().join("kept/C2-empty.bin")).expect("there"), b"");
 }
 
+#[test]
+fn server_says_with_v_what_it_sends_in_no_session() {
+    let place = Place::new();
+    let file = place.file("f.bin", &[7; 5000]);
+    let (server, addr) = place.serve(&[&file, "-v"]);
+    let addr = addr.parse().expect("an address");
+    assert_eq!(get(addr, "/files/f.bin").len(), 5000);
+    until("the line", || {
+        let told = |line: &str| {
+            line.contains(": 5000 bytes of f.bin in 0.") && line.ends_with(" s, in no session")
+        };
+        server.stderr().lines().any(told)
+    });
+}
+
 /// A legal name that looks like an option, a command, an escaped `..`, two words of a shell and a
 /// quotation.
 const AWKWARD: &str = "--rf $(id) %2e%2e; 'x'.txt";
