@@ -197,6 +197,8 @@ pub struct Record {
     pub key: bool,
     /// How the way was chosen, where the server was to choose it.
     pub auto: Option<AutoChoice>,
+    /// The machine and the version that say all this, in words.
+    pub machine: Option<String>,
     /// One entry per seat, in seat order, and after them clients that left before the release.
     pub transfers: Vec<Transfer>,
 }
@@ -279,6 +281,7 @@ impl Record {
             sender: None,
             key: false,
             auto: None,
+            machine: None,
             transfers: Vec::new(),
         }
     }

@@ -98,6 +98,7 @@ fn record(input: &mut Input<'_>, number: u64) -> Record {
     let count = usize::from(input.u8() % 4);
     let mut record = Record {
         auto: None,
+        machine: None,
         session: SessionId(input.u64() << 2 | number),
         via: input.pick(&["tcp", "udp", "raw", "multicast", "swarm", "http"].map(via)),
         file: FileInfo {

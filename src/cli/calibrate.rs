@@ -125,10 +125,9 @@ fn known() -> Option<Value> {
 
 /// What errors depend on.
 fn environment() -> Value {
-    let clock = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
     json!({"version": env!("CARGO_PKG_VERSION"), "commit": option_env!("GATECAST_COMMIT"),
         "kernel": machine::kernel(), "processor": machine::processor(),
-        "cores": thread::available_parallelism().ok(), "clock_source": machine::line(clock)})
+        "cores": thread::available_parallelism().ok(), "clock_source": machine::line(machine::CLOCK_SOURCE)})
 }
 
 /// Where the calibration of this machine is kept: in the user's cache folder.

@@ -33,7 +33,7 @@ use crate::{
     },
     session::Via,
     text::{FileName, escape_path},
-    transport::swarm::leech,
+    transport::swarm::{leech, receive},
     units,
 };
 
@@ -97,7 +97,7 @@ pub(crate) struct FetchArgs {
     #[arg(long, conflicts_with = "json", help_heading = "Output")]
     pub(crate) events: bool,
     /// Talk to a server of the lab's UDP protocol: list, config, start, disconnect
-    #[arg(long, conflicts_with_all = ["file", "group", "via", "resume", "sha1", "json", "key", "log_dir"])]
+    #[arg(long, conflicts_with_all = ["file", "group", "via", "resume", "sha1", "json", "events", "key"])]
     #[arg(help_heading = "UDP", hide_short_help = true)]
     pub(crate) lab: bool,
 }
@@ -166,6 +166,10 @@ pub(crate) struct ReceiveArgs {
     #[arg(long, value_parser = units::parse_duration, value_name = "TIME")]
     #[arg(help_heading = "Swarm", hide_short_help = true)]
     pub(crate) seed_time: Option<Duration>,
+    /// Write when each piece of a swarm came, and from whom, into this CSV
+    #[arg(long, value_name = "FILE", help_heading = "Swarm", hide_short_help = true)]
+    #[arg(conflicts_with_all = ["standing", "lab", "lab_tcp"])]
+    pub(crate) blocks: Option<PathBuf>,
 }
 
 impl FetchArgs {
@@ -234,13 +238,16 @@ pub(crate) fn run(args: &FetchArgs) -> Result<Verdict> {
     let is_torrent = args.server.ends_with(".torrent") && !is_url;
     args.check_target(is_torrent)?;
     if args.lab {
-        return menu::run(&options::server(&args.server)?, &args.folder());
+        return menu::run(&options::server(&args.server)?, &args.folder(), args.log_dir.as_deref());
     }
     if args.receiving.key.is_some() && (is_url || is_torrent) {
         return Err(Error::usage("a URL or a torrent cannot prove a key; give HOST[:PORT]"));
     }
     if args.receiving.lab_tcp && (is_url || is_torrent) {
         return Err(Error::usage("--lab-tcp takes HOST[:PORT], not a URL or a torrent"));
+    }
+    if args.receiving.blocks.is_some() && (is_torrent || args.way() != Some(Via::Swarm)) {
+        return Err(Error::usage("--blocks goes with --via swarm, and with no torrent"));
     }
     if is_torrent {
         return fetch_torrent(args);
@@ -258,7 +265,9 @@ pub(crate) fn run(args: &FetchArgs) -> Result<Verdict> {
     } else {
         FetchTask::new(config(args, options::server(&args.server)?, spool)?)?
     };
-    let task = Arc::new(receiving(args, task));
+    let mut task = receiving(args, task);
+    task.swarm.blocks = args.receiving.blocks.as_deref().map(receive::blocks_file).transpose()?;
+    let task = Arc::new(task);
     let stopping = Arc::clone(&task);
     signals::on_stop(move || stopping.run.stop())?;
     let work = || task.run();

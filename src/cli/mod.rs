@@ -5,10 +5,11 @@
 
 use std::{io::IsTerminal, process::ExitCode};
 
-use clap::{ArgAction, CommandFactory, Parser, Subcommand};
+use clap::{ArgAction, CommandFactory, Parser, Subcommand, error::ErrorKind};
 
 use crate::{error::Error, report::verdict::Verdict};
 
+mod ask;
 mod calibrate;
 pub(crate) mod completions;
 pub(crate) mod diff;
@@ -73,6 +74,8 @@ pub(crate) enum Command {
     /// session with its table; a second Ctrl-C ends the program at once.
     Run(run::RunArgs),
     /// Offer files or folders
+    ///
+    /// Without one, on a terminal, it asks for the file and for the number of clients.
     ///
     /// A session begins with the first client that joins, and is released when all its clients are
     /// ready. Enter on the server's terminal, or SIGUSR1 (kill -USR1), releases it at once for those
@@ -140,7 +143,7 @@ fn help_width() -> usize {
 
 /// The whole program.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().or_else(ask_for_file).unwrap_or_else(|error| error.exit());
     start_logging(cli.verbose);
     output::set_wide(cli.wide);
     let result = match &cli.command {
@@ -169,6 +172,15 @@ pub fn main() -> ExitCode {
         Verdict::of_error(&error)
     });
     ExitCode::from(verdict.exit_code())
+}
+
+/// The command line with what its user was asked for, where a file is all that it lacks.
+fn ask_for_file(missing: clap::Error) -> Result<Cli, clap::Error> {
+    match ask::missing_words(&missing) {
+        Some(Ok(words)) => Cli::try_parse_from(std::env::args_os().chain(words)),
+        Some(Err(why)) => Err(Cli::command().error(ErrorKind::MissingRequiredArgument, why)),
+        None => Err(missing),
+    }
 }
 
 fn start_logging(verbose: u8) {

@@ -115,7 +115,9 @@ pub(crate) struct KeyArgs {
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Swarm")]
 pub(crate) struct SwarmArgs {
-    /// Write who had which chunk of a swarm first into this file: chunk, peer
+    /// Write who had which chunk of a swarm first into this file: chunk, peer, turn
+    ///
+    /// The turns, in which the server means to offer the chunks, before the release; all at the end.
     #[arg(long, value_name = "FILE", hide_short_help = true)]
     pub(crate) tracker_file: Option<PathBuf>,
     /// Name this server's HTTP address in torrents, for programs that fetch from there too

@@ -9,6 +9,7 @@ use crate::{
     net::{
         clock,
         logfile::{LogFile, LogFolder},
+        machine,
     },
     proto::{native::Offer, session_log},
     transfer::{Outcome, Record, Transfer},
@@ -99,8 +100,9 @@ pub fn log(records: &[Record], folder: Option<PathBuf>) -> Result<()> {
         let released = record.released_at.unwrap_or_else(clock::wall);
         let seat = record.transfers.first().map_or(0, |transfer| transfer.seat.0);
         let mut log = LogFile::new(released, format_args!("{}-seat-{seat}", record.session));
+        let record = Record { machine: Some(machine::stamp().to_owned()), ..record.clone() };
         for transfer in &record.transfers {
-            folder.append(&mut log, &session_log::encode(record, transfer));
+            folder.append(&mut log, &session_log::encode(&record, transfer));
         }
         folder.sync(&log);
     }

@@ -238,6 +238,7 @@ mod tests {
             sender: None,
             key: false,
             auto: None,
+            machine: None,
             transfers: transfers.collect(),
         }
     }

@@ -89,6 +89,7 @@ fn members(json: &mut Json, record: &Record) {
             broken.iter().for_each(|sentence| json.item_text(sentence));
         });
     }
+    json.maybe_text("machine", record.machine.as_ref());
 }
 
 fn result(json: &mut Json, transfer: &Transfer) {
@@ -267,6 +268,7 @@ mod tests {
             "seconds_verified": 0.084
           },
           "identities": "hold",
+          "machine": null,
           "environment": {
             "cores": 2
           }

@@ -202,6 +202,7 @@ pub(crate) mod sample {
             sender: None,
             key: false,
             auto: None,
+            machine: None,
             transfers: (1..=clients).map(|seat| transfer(seat, base_ms)).collect(),
         }
     }

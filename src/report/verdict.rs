@@ -256,6 +256,7 @@ mod tests {
             sender: None,
             key: false,
             auto: None,
+            machine: None,
             transfers: transfers.collect(),
         }
     }

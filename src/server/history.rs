@@ -150,6 +150,7 @@ mod tests {
             sender: None,
             key: false,
             auto: None,
+            machine: None,
             transfers: vec![transfer; rows],
         }
     }

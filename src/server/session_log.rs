@@ -21,6 +21,7 @@ use crate::{
     net::{
         clock,
         logfile::{LOG_MAX, LogFile, LogFolder},
+        machine,
         primitives::{
             channel,
             channel::{Receiver, Sender},
@@ -142,7 +143,8 @@ impl SessionLogger {
 
 impl LogHandle {
     /// A session begins to muster.
-    pub fn open(&self, record: Record) {
+    pub fn open(&self, mut record: Record) {
+        record.machine = Some(machine::stamp().to_owned());
         self.send(LogEvent::Opened(Box::new(record), clock::wall()));
     }
 

@@ -123,6 +123,21 @@ fn run_sends_empty_file() {
     assert_eq!(std::fs::read(place.path().join("kept/C2-empty.bin")).expect("there"), b"");
 }
 
+#[test]
+fn server_says_with_v_what_it_sends_in_no_session() {
+    let place = Place::new();
+    let file = place.file("f.bin", &[7; 5000]);
+    let (server, addr) = place.serve(&[&file, "-v"]);
+    let addr = addr.parse().expect("an address");
+    assert_eq!(get(addr, "/files/f.bin").len(), 5000);
+    until("the line", || {
+        let told = |line: &str| {
+            line.contains(": 5000 bytes of f.bin in 0.") && line.ends_with(" s, in no session")
+        };
+        server.stderr().lines().any(told)
+    });
+}
+
 /// A legal name that looks like an option, a command, an escaped `..`, two words of a shell and a
 /// quotation.
 const AWKWARD: &str = "--rf $(id) %2e%2e; 'x'.txt";
@@ -282,6 +297,64 @@ fn first_ctrl_c_ends_server_cleanly() {
     let fetched = client.wait_with_output().expect("ends");
     assert_eq!(code(&fetched), 4, "{fetched:?}");
     assert!(!received.join("f").exists(), "only a part is left");
+}
+
+/// `serve` without a file on a terminal of its own.
+#[cfg(target_os = "linux")]
+fn serve_on_terminal(place: &Place, words: &[&str]) -> Option<Program> {
+    if !have("python3", installed("python3")) {
+        return None;
+    }
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/terminal.py");
+    let mut command = Command::new("python3");
+    command.args([script, program::GATECAST, "serve", "--listen", "127.0.0.1:0"]);
+    Some(Program::interactive(command.args(words).current_dir(place.path())))
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn server_without_file_asks_for_it_and_for_clients() {
+    let place = Place::new();
+    place.file("f.bin", &[1; 1000]);
+    let Some(mut terminal) = serve_on_terminal(&place, &["--one-off"]) else {
+        return;
+    };
+    let appears = |terminal: &Program, what: &str| {
+        until(what, || terminal.stdout().iter().any(|line| line.contains(what)));
+    };
+    appears(&terminal, "which file? 1 is 100MB.bin");
+    terminal.type_line("line f.bin");
+    appears(&terminal, "how many clients? Enter is as the options say");
+    terminal.type_line("line 2");
+    appears(&terminal, "waiting for 2 clients; Ctrl-C ends");
+    // What is typed after that is Enter of the gate: nobody is ready, so nothing is released.
+    let printed = terminal.stdout();
+    let addr = printed.iter().find_map(|line| line.strip_prefix("listening on "));
+    let addr = addr.expect("it listens").to_owned();
+    let _first = Program::fetch(place.path(), &addr, "first", &[]);
+    appears(&terminal, "1 of 2 clients ready");
+    terminal.type_line("line");
+    terminal.type_line("wait");
+    appears(&terminal, "terminal kept");
+    appears(&terminal, "whole and verified  1 of 2");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn server_that_is_told_no_file_says_so() {
+    let place = Place::new();
+    let Some(mut terminal) = serve_on_terminal(&place, &["--clients", "2"]) else {
+        return;
+    };
+    until("the question", || terminal.stdout().iter().any(|line| line.contains("which file?")));
+    terminal.type_line("key \u{4}");
+    terminal.type_line("wait");
+    until("its end", || {
+        terminal.stdout().iter().any(|line| line.contains("ended 2 terminal kept"))
+    });
+    let said = terminal.stdout().join("\n");
+    assert!(said.contains("no file was named: gatecast serve PATH"), "{said}");
+    assert!(!said.contains("how many"), "the number is given: {said}");
 }
 
 #[cfg(target_os = "linux")]

@@ -235,6 +235,7 @@ fetch http://127.0.0.1:8080/f.bin g.bin
 fetch http://127.0.0.1:8080/f.bin --via udp
 fetch http://127.0.0.1:8080/f.bin --key private.key
 fetch http://127.0.0.1:8080/f.bin --lab-tcp
+fetch 127.0.0.1:NOBODY --blocks b.csv
 fetch 192.168..10
 fetch none.torrent
 fetch 127.0.0.1:TWO

@@ -6,6 +6,7 @@
 Prints what appears on the terminal, each redrawn line as a line. Reads orders from standard input:
 
     key TEXT      types TEXT
+    line TEXT     types TEXT and Enter
     wait          waits for the program to end; prints "ended CODE" and whether the terminal is as
                   it was before: "terminal kept" or "terminal changed"
     cpu [PID]     prints "cpu TICKS", the processor time that the program has used
@@ -92,6 +93,8 @@ def main():
         word, _, rest = order.rstrip("\n").partition(" ")
         if word == "key":
             os.write(master, rest.encode("utf-8"))
+        elif word == "line":
+            os.write(master, rest.encode("utf-8") + b"\r")
         elif word == "wait":
             code = program.wait()
             kept = termios.tcgetattr(slave) == before

@@ -16,7 +16,9 @@ pub mod stream;
 mod sync;
 pub mod tcp_info;
 
-pub use gatecast::internals::net::{STACK, address, logfile, pacing, shared_reply, storage};
+pub use gatecast::internals::net::{
+    STACK, address, logfile, machine, pacing, shared_reply, storage,
+};
 pub use sync::lock;
 
 /// A schedule has no priorities.

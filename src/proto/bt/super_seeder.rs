@@ -29,6 +29,8 @@ use crate::{
 pub struct SuperSeeder {
     /// The pieces to reveal next.
     unrevealed: VecDeque<u32>,
+    /// The turn of each piece in the beginning, from 1.
+    plan: Vec<u32>,
     peers: BTreeMap<u32, SeededPeer>,
     /// The admitted peers, in the order in which they get pieces.
     turns: VecDeque<u32>,
@@ -88,7 +90,12 @@ impl SuperSeeder {
     pub fn new(pieces: u32, piece_bytes: u32, random: &mut Random) -> Self {
         let mut unrevealed: Vec<u32> = (0..pieces).collect();
         random.shuffle(&mut unrevealed);
+        let mut plan = vec![0; pieces as usize];
+        for (turn, &piece) in (1..).zip(&unrevealed) {
+            plan[piece as usize] = turn;
+        }
         Self {
+            plan,
             unrevealed: unrevealed.into(),
             piece_bytes,
             copies: vec![0; pieces as usize],
@@ -102,6 +109,7 @@ impl SuperSeeder {
     pub fn all_revealed(pieces: u32, piece_bytes: u32) -> Self {
         Self {
             unrevealed: VecDeque::new(),
+            plan: Vec::new(),
             revealed_once: Bitfield::full(pieces),
             reveals_all: true,
             ..Self::new(pieces, piece_bytes, &mut Random::new(0))
@@ -174,6 +182,11 @@ impl SuperSeeder {
             self.unrevealed.pop_front();
         }
         None
+    }
+
+    /// The turn in which `piece` is to be revealed, from 1; `None` where nothing is hidden.
+    pub fn turn(&self, piece: u32) -> Option<u32> {
+        self.plan.get(piece as usize).copied()
     }
 
     /// How many peers say that they have `piece`.

@@ -129,6 +129,7 @@ fn join(record: &mut Record, line: Record) -> Result<(), DecodeError> {
         ("key", record.key == line.key),
         ("time", merge(&mut record.released_at, line.released_at)),
         ("sender", merge(&mut record.sender, line.sender)),
+        ("machine", merge(&mut record.machine, line.machine)),
     ];
     if let Some((name, _)) = agreed.into_iter().find(|(_, is_agreed)| !is_agreed) {
         return conflict(name);
@@ -211,6 +212,7 @@ mod tests {
             sender: None,
             key: true,
             auto: None,
+            machine: None,
             transfers: (1..=3)
                 .map(|seat| Transfer::new(SeatId(seat), "", Outcome::Complete))
                 .chain([Transfer::new(SeatId(2), "late", Outcome::Refused)])
@@ -322,9 +324,9 @@ mod tests {
         assert_eq!(collect(new.as_bytes()), Ok(vec![of(true)]));
         // A line is as wide as the header before it.
         let mixed = more(&header(), "mood") + &lines(&of(true))[0];
-        assert_eq!(error(&mixed), "line 2: 87 columns where 88 belong");
+        assert_eq!(error(&mixed), "line 2: 88 columns where 89 belong");
         let mixed = old + &lines(&of(false))[0];
-        assert_eq!(error(&mixed), "line 6: 87 columns where 55 belong");
+        assert_eq!(error(&mixed), "line 6: 88 columns where 55 belong");
     }
 
     #[test]

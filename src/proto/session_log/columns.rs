@@ -18,7 +18,8 @@ pub const LINE_MAX: usize = 10 * 1024;
 /// The columns of a line, in order; seconds, microseconds (`us`) and Mbit/s as the names say,
 /// sizes in bytes.
 pub static COLUMNS: LazyLock<Vec<&str>> = LazyLock::new(|| {
-    let evidence: [&[&str]; 4] = [&["key"], &Evidence::NAMES, &["auto"], &AutoFigures::LONG_NAMES];
+    let evidence: [&[&str]; 5] =
+        [&["key"], &Evidence::NAMES, &["auto"], &AutoFigures::LONG_NAMES, &["machine"]];
     let before = BEFORE.map(|(name, _)| name);
     [[&before[..], &Counts::NAMES].concat(), evidence.concat()].concat()
 });
@@ -31,6 +32,9 @@ pub const REASON_MAX: usize = 512;
 
 /// Longest sender that a line keeps, bytes before escaping.
 pub const SENDER_MAX: usize = 128;
+
+/// Longest words on a machine that a line keeps, bytes before escaping.
+pub const MACHINE_MAX: usize = 160;
 
 /// A column's name, and what stands there for a transfer of a session.
 pub(super) type LogColumn = (&'static str, fn(&Record, &Transfer) -> String);

@@ -27,7 +27,7 @@ use self::{
 };
 pub use self::{
     collect::Collector,
-    columns::{COLUMNS, LINE_MAX, REASON_MAX, SENDER_MAX, header},
+    columns::{COLUMNS, LINE_MAX, MACHINE_MAX, REASON_MAX, SENDER_MAX, header},
     error::LogError,
 };
 use crate::{
@@ -59,10 +59,13 @@ fn cells(record: &Record, transfer: &Transfer) -> Vec<String> {
     let key = or_missing(record.key.then_some("yes"));
     let counts = counts.into_iter().map(or_missing);
     let evidence = transfer.evidence.values().into_iter().map(or_missing);
+    // In brackets, so that a line that was cut does not end in fewer words.
+    let words = |words: &String| format!("[{}]", outside(words, MACHINE_MAX));
+    let machine = or_missing(record.machine.as_ref().map(words));
     let why = or_missing(record.auto.as_ref().map(|auto| outside(&auto.why, WHY_MAX)));
     let figures = record.auto.as_ref().map(|auto| auto.figures).unwrap_or_default();
     let auto = [why].into_iter().chain(figures.values().into_iter().map(or_missing));
-    before.chain(counts).chain([key]).chain(evidence).chain(auto).collect()
+    before.chain(counts).chain([key]).chain(evidence).chain(auto).chain([machine]).collect()
 }
 
 /// Reads a line, which must have its end: a record of one transfer.
@@ -136,6 +139,8 @@ fn read(cells: &mut Cells<'_, '_>) -> Result<Record, DecodeError> {
     // Figures without the text do not come back in `cells` and are refused there.
     let figures = AutoFigures::from_values(cells.numbers()?);
     record.auto = why.map(|why| AutoChoice { figures, why });
+    let words = |text: &str| unescape(text.strip_prefix('[')?.strip_suffix(']')?);
+    record.machine = cells.optional("an escaped text in brackets", words)?;
     // One without the other does not come back in `cells` and is refused there.
     record.released_at =
         date.zip(time).map(|(date, time)| PrimitiveDateTime::new(date, time).assume_utc());

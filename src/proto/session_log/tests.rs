@@ -28,6 +28,7 @@ fn line(transfer: Transfer) -> Record {
         sender: Some("sendfile, bbr".to_owned()),
         key: true,
         auto: None,
+        machine: Some("gatecast 0.1.0; Linux 6.1".to_owned()),
         transfers: vec![transfer],
     }
 }
@@ -60,8 +61,8 @@ fn column<'a>(line: &'a str, name: &str) -> &'a str {
 #[test]
 fn line_reads_as_the_lab_expects() {
     insta::assert_snapshot!(header() + &written(&line(full())), @r#"
-    session | seat | date | time | via | file | size | client_bytes | client_s | client_mbit | client_port | server_bytes | server_s | server_mbit | server_port | verdict | verified | reason | name | client | server | clients | sha1 | resumed | verified_s | durable_s | woke_us | first_server_us | first_client_us | clock | sender | lost | duplicate | reordered | jitter_us | retransmitted | bytes_from_server | bytes_from_peers | offered | local_drop | network_lost | host_rx_drop | delivered | unique | corrupt | foreign | late | unheard | reorder_extent | loss_burst | jitter_p50_us | jitter_p95_us | jitter_p99_us | delay_us | delay_max_us | key | read_us | write_us | hash_us | sync_us | cpu_us | cpu_wait_us | busy_us | rwnd_limited_us | sndbuf_limited_us | segments | segments_again | min_rtt_us | rtt_us | delivery_rate | queued_bytes | paced_us | server_link_us | buffer_full_us | repair_us | rate_cuts | client_link_us | buffer_bytes | auto | auto_server_up_bit_s | auto_least_down_bit_s | auto_group_bit_s | auto_group_lost_permille | auto_measured_us | auto_tcp_us | auto_swarm_us | auto_multicast_us
-    00abcdef01234567 | 3 | 2026-09-21 | 14:13:20.000000 | tcp | 100MB.bin | 100000000 | 100000000 | 8.000001 | 100.000 | 50123 | 100000000 | 16.000000 | 50.000 | 8080 | complete | yes | - | PC-07 | 10.0.0.4:50123 | [fe80::1%2]:8080 | 25 | 3c5b492776742690efb6a0f1fd8508693400e2cc | 0 | - | - | 12 | - | 18446744073709551615 | 7 | sendfile, bbr | 0 | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | yes | 1700000 | - | - | - | - | - | - | - | - | - | - | - | - | - | 0 | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | -
+    session | seat | date | time | via | file | size | client_bytes | client_s | client_mbit | client_port | server_bytes | server_s | server_mbit | server_port | verdict | verified | reason | name | client | server | clients | sha1 | resumed | verified_s | durable_s | woke_us | first_server_us | first_client_us | clock | sender | lost | duplicate | reordered | jitter_us | retransmitted | bytes_from_server | bytes_from_peers | offered | local_drop | network_lost | host_rx_drop | delivered | unique | corrupt | foreign | late | unheard | reorder_extent | loss_burst | jitter_p50_us | jitter_p95_us | jitter_p99_us | delay_us | delay_max_us | key | read_us | write_us | hash_us | sync_us | cpu_us | cpu_wait_us | busy_us | rwnd_limited_us | sndbuf_limited_us | segments | segments_again | min_rtt_us | rtt_us | delivery_rate | queued_bytes | paced_us | server_link_us | buffer_full_us | repair_us | rate_cuts | client_link_us | buffer_bytes | auto | auto_server_up_bit_s | auto_least_down_bit_s | auto_group_bit_s | auto_group_lost_permille | auto_measured_us | auto_tcp_us | auto_swarm_us | auto_multicast_us | machine
+    00abcdef01234567 | 3 | 2026-09-21 | 14:13:20.000000 | tcp | 100MB.bin | 100000000 | 100000000 | 8.000001 | 100.000 | 50123 | 100000000 | 16.000000 | 50.000 | 8080 | complete | yes | - | PC-07 | 10.0.0.4:50123 | [fe80::1%2]:8080 | 25 | 3c5b492776742690efb6a0f1fd8508693400e2cc | 0 | - | - | 12 | - | 18446744073709551615 | 7 | sendfile, bbr | 0 | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | yes | 1700000 | - | - | - | - | - | - | - | - | - | - | - | - | - | 0 | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | [gatecast 0.1.0; Linux 6.1]
     "#);
 }
 
@@ -86,11 +87,11 @@ fn forged_text_stays_in_its_column() {
         transfer.name = text.to_owned();
         transfer.reason = Some(text.to_owned());
         let mut line = line(transfer);
-        line.sender = Some(text.to_owned());
+        (line.sender, line.machine) = (Some(text.to_owned()), Some(text.to_owned()));
         let encoded = written(&line);
         assert_eq!(encoded.matches('\n').count(), 1, "{encoded:?}");
         assert_eq!(encoded.matches('|').count(), COLUMNS.len() - 1);
-        for name in ["name", "reason", "sender"] {
+        for name in ["name", "reason", "sender", "machine"] {
             let cell = column(&encoded, name);
             assert_eq!(cell, cell.trim(), "{text:?}");
             assert_ne!(cell, MISSING, "{text:?}");
@@ -107,6 +108,7 @@ fn longest_texts_make_a_readable_line() {
     let mut line = line(transfer);
     line.file.name = FileName::new(&"|".repeat(255)).expect("no control");
     line.sender = Some("\u{1b}".repeat(SENDER_MAX));
+    line.machine = Some("\u{1b}".repeat(MACHINE_MAX));
     let encoded = written(&line);
     assert!(encoded.len() < LINE_MAX - 1024, "{}", encoded.len());
     assert_eq!(decode(&encoded), Ok(line.clone()));

@@ -118,7 +118,7 @@ pub fn fetch(
     let id = random_id(Role::External);
     let at = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
     let held = HeldCopy::read(metainfo.clone(), download.file(), |_| Ok(()))?;
-    let peer = Peer::start(held, id, Role::External, at, tracker)?;
+    let mut peer = Peer::start(held, id, Role::External, at, tracker)?;
     if !tracker_is_private {
         peer.member.dial_only_public();
     }

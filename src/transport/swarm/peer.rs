@@ -158,7 +158,7 @@ impl Peer {
 
     /// Serves the others for `seed_time`; without one until every connected gatecast peer is
     /// complete or makes no progress, but not many times as long as our own copy took. Then leaves.
-    pub fn seed(mut self, seed_time: Option<Duration>, stopped: &AtomicBool) {
+    pub fn seed(&mut self, seed_time: Option<Duration>, stopped: &AtomicBool) {
         let begun = clock::now();
         let enough = u64::from(self.member.metainfo.piece_bytes).min(PROGRESS_BYTES);
         let most = SEED_MIN.max(begun.since(self.started) * SEED_TIMES);

@@ -8,8 +8,14 @@
 
 use std::{
     collections::BTreeSet,
+    fs::{self, File},
+    io::Write,
     net::{IpAddr, SocketAddr},
-    sync::atomic::{AtomicBool, Ordering},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -29,6 +35,7 @@ use crate::{
         native::FromClient,
     },
     session::Via,
+    text::escape_path,
     transfer::{Counts, Evidence},
     transport::swarm::{
         announcer::Tracker,
@@ -39,10 +46,12 @@ use crate::{
 };
 
 /// Receives over the swarm.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct SwarmReceiveTransport {
     /// For how long a complete client serves the others; `None`: until they are complete.
     pub seed_time: Option<Duration>,
+    /// Where it is written when each piece came, and from whom.
+    pub blocks: Option<Arc<File>>,
 }
 
 /// A peer with a seat.
@@ -50,6 +59,7 @@ pub struct SwarmReceiveTransport {
 struct SwarmReceiveSession {
     peer: Peer,
     seed_time: Option<Duration>,
+    blocks: Option<Arc<File>>,
 }
 
 /// How often a client that verifies pieces before READY gives a sign of life.
@@ -58,6 +68,16 @@ const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 /// An empty file has no torrent and needs no peer.
 #[derive(Debug)]
 struct EmptyReceiveSession;
+
+/// Makes the file for [`SwarmReceiveTransport::blocks`], with the names of its columns.
+///
+/// # Errors
+/// The system's.
+pub fn blocks_file(path: &Path) -> Result<Arc<File>> {
+    let made = fs::write(path, "seat,seconds,piece,from\n")
+        .and_then(|()| File::options().append(true).open(path));
+    made.map(Arc::new).map_err(Error::io("write when pieces come", escape_path(path)))
+}
 
 impl ReceiveTransport for SwarmReceiveTransport {
     fn via(&self) -> Via {
@@ -108,7 +128,11 @@ impl ReceiveTransport for SwarmReceiveTransport {
             log::warn!("{error}; the server's seeder is dialed without its tracker");
             peer.announcer.dial(vec![server], true);
         }
-        Ok(Box::new(SwarmReceiveSession { peer, seed_time: self.seed_time }))
+        if self.blocks.is_some() {
+            peer.member.note_arrivals();
+        }
+        let (seed_time, blocks) = (self.seed_time, self.blocks.clone());
+        Ok(Box::new(SwarmReceiveSession { peer, seed_time, blocks }))
     }
 }
 
@@ -174,8 +198,26 @@ impl ReceiveSession for SwarmReceiveSession {
         })
     }
 
-    fn serve_others(self: Box<Self>, stopped: &AtomicBool) {
+    fn serve_others(mut self: Box<Self>, stopped: &AtomicBool) {
+        self.write_arrivals();
         self.peer.seed(self.seed_time, stopped);
+    }
+}
+
+impl SwarmReceiveSession {
+    /// Writes when the pieces came, with one call.
+    fn write_arrivals(&self) {
+        if let Some(mut file) = self.blocks.as_deref()
+            && let Err(error) = file.write_all(self.peer.member.note_arrivals().as_bytes())
+        {
+            log::warn!("cannot write when the pieces came: {error}");
+        }
+    }
+}
+
+impl Drop for SwarmReceiveSession {
+    fn drop(&mut self) {
+        self.write_arrivals();
     }
 }
 

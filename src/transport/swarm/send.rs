@@ -19,7 +19,6 @@ use crate::{
         transport::{SendJob, SendPlan, SendResult, SendSession, TransferFailure, Transport},
     },
     session::Via,
-    text::escape_path,
     transfer::{Evidence, Outcome},
     transport::{
         ProgressWatch, congestion, cut,
@@ -62,6 +61,7 @@ impl Transport for SwarmTransport {
             }
             torrent.begin_session();
             *lock(&torrent.member.pacer) = rate.map(|rate| Arc::new(Pacer::new(rate)));
+            torrent.write_holders(self.torrents.config.tracker_file.as_deref());
         }
         Ok(Box::new(SwarmSendSession { torrent, torrents: Arc::clone(&self.torrents) }))
     }
@@ -125,12 +125,7 @@ impl Drop for SwarmSendSession {
             return;
         };
         torrent.end_session();
-        if let Some(path) = &self.torrents.config.tracker_file
-            && let Err(error) = std::fs::write(path, torrent.holder_table())
-        {
-            let at = escape_path(path);
-            log::warn!("{}", Error::io("write who has which chunk", at)(error));
-        }
+        torrent.write_holders(self.torrents.config.tracker_file.as_deref());
     }
 }
 

@@ -2,18 +2,21 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
     net::SocketAddr,
+    path::Path,
     sync::{Arc, Mutex, atomic::AtomicU64},
 };
 
 use crate::{
+    error::Error,
     net::{clock, lock, pacing::Pacer},
     proto::{
         bt::{tracker::announce::Share, wire::PeerId},
         json::Json,
     },
     server::catalog::Source,
-    text::escape,
+    text::{escape, escape_path},
     transport::swarm::{
         member::SwarmMember,
         peer_id::{name_of, seat_of},
@@ -179,13 +182,27 @@ impl Torrent {
         });
     }
 
-    /// Which client was the first to tell that it has which chunk, in two columns: the chunk's
-    /// number and the peer.
+    /// A line for each chunk: its number, which client was the first to tell that it has it, and in
+    /// which turn the server means to offer it. Before the release only the turns are known.
     pub fn holder_table(&self) -> String {
-        let chunks = self.member.piece_holders().into_iter().enumerate();
+        let chunks = (0..).zip(self.member.piece_holders());
         chunks.fold(String::new(), |text, (chunk, (first, _))| {
             let peer = first.map_or_else(|| "-".to_owned(), |(id, addr)| name_of(&id, addr));
-            format!("{text}{chunk}\t{peer}\n")
+            let turn = self
+                .member
+                .piece_turn(chunk)
+                .map_or_else(|| "-".to_owned(), |turn| turn.to_string());
+            format!("{text}{chunk}\t{peer}\t{turn}\n")
         })
+    }
+
+    /// Writes that table into `path`, if there is one; what fails is told and costs only the table.
+    pub fn write_holders(&self, path: Option<&Path>) {
+        if let Some(path) = path
+            && let Err(error) = fs::write(path, self.holder_table())
+        {
+            let at = escape_path(path);
+            log::warn!("{}", Error::io("write who has which chunk", at)(error));
+        }
     }
 }

@@ -42,7 +42,8 @@ use crate::{
 /// What a server's swarms do beyond the usual.
 #[derive(Clone, Debug, Default)]
 pub struct SwarmServerConfig {
-    /// Write who had which chunk first into this file, in the lab's two columns.
+    /// Write who had which chunk first into this file: the lab's two columns, and what the server
+    /// planned.
     pub tracker_file: Option<PathBuf>,
     /// Name the file's own address on this server in the torrent, for programs that fetch over
     /// HTTP too (BEP 19). Each then takes a copy from the server.

@@ -17,7 +17,9 @@ use crate::{
     error::{Error, Phase, Result},
     net::{STACK, clock, copy, datagrams, files, storage::FileStorage},
     proto::{lab, lab::udp::LabRequest},
+    session::SeatId,
     text::FileName,
+    transfer::{Outcome, Transfer},
     transport::udp::socket::RecvSocket,
     units::Moment,
 };
@@ -36,10 +38,14 @@ pub struct LabDownload {
     pub bytes: u64,
     /// Datagrams received.
     pub datagrams: u64,
+    /// Bytes of the largest of them.
+    pub largest: u64,
     /// Datagrams that its machine dropped for want of room; `None` where nobody tells.
     pub dropped: Option<u64>,
     /// First to last datagram.
     pub duration: Duration,
+    /// Where they came to.
+    pub client: SocketAddr,
     /// Where they are.
     pub path: PathBuf,
 }
@@ -55,6 +61,32 @@ const ROOM_KEPT: u64 = 16;
 /// Most bytes of all sub-clients where nobody tells how much room there is: forty times the lab's
 /// largest file for each of a hundred.
 const BYTES_MAX: u64 = 1_000_000_000_000;
+
+impl LabDownload {
+    /// The bytes and the datagrams that it lacks of a file of `size`, as far as these are known: every
+    /// datagram but the last of a file is full, and of two one is.
+    pub fn lost(&self, size: u64) -> (Option<u64>, Option<u64>) {
+        let bytes = size.checked_sub(self.bytes);
+        let lost = bytes.map(|lost| lost.div_ceil(self.largest.max(1)));
+        let adds_up = |lost: u64| lost + self.datagrams == size.div_ceil(self.largest.max(1));
+        let is_known = |lost: &u64| *lost == 0 || (self.datagrams > 1 && adds_up(*lost));
+        (bytes, lost.filter(is_known))
+    }
+
+    /// The row of this client in a session of a file of `size`.
+    pub fn transfer(&self, seat: SeatId, server: SocketAddr, size: u64) -> Transfer {
+        let mut transfer = Transfer::new(seat, "lab", Outcome::Complete);
+        (transfer.client, transfer.server) = (Some(self.client), Some(server));
+        (transfer.bytes_client, transfer.seconds_client) = (Some(self.bytes), Some(self.duration));
+        let lost = self.lost(size).1;
+        (transfer.counts.lost, transfer.counts.unique) = (lost, lost.map(|_| self.datagrams));
+        transfer.counts.offered = lost.map(|lost| lost + self.datagrams);
+        if self.bytes != size {
+            transfer.fail(Outcome::Cut, format!("{} of {size} bytes came", self.bytes));
+        }
+        transfer
+    }
+}
 
 impl LabClient {
     /// A conversation with the server at `server`.
@@ -172,8 +204,9 @@ impl LabClient {
         let here = self.socket.local_addr().map_err(Error::io("look at the socket", shown))?;
         let begun = clock::now();
         let mut inlet = RecvSocket::open(here.ip())?;
+        let client = SocketAddr::new(here.ip(), inlet.port()?);
         inlet.send_to(&LabRequest::Transfer.encode(), self.server)?;
-        let (mut bytes, mut datagrams) = (0, 0);
+        let (mut bytes, mut datagrams, mut largest) = (0, 0, 0);
         let (mut first, mut last): (Option<Moment>, Moment) = (None, clock::now());
         loop {
             let came = inlet.receive().map_err(Error::io("receive datagrams", self.server))?;
@@ -193,6 +226,7 @@ impl LabClient {
                     written.map_err(|_| Error::refused(shown, "the disk is full or fails"))?;
                     bytes += payload.len() as u64;
                     datagrams += payload.len().div_ceil(segment) as u64;
+                    largest = largest.max(segment.min(payload.len()) as u64);
                     first.get_or_insert(now);
                     last = now;
                 }
@@ -204,8 +238,10 @@ impl LabClient {
         Ok(LabDownload {
             bytes,
             datagrams,
+            largest,
             dropped: inlet.drops(),
             duration: first.map_or(Duration::ZERO, |first| last.since(first)),
+            client,
             path: PathBuf::new(),
         })
     }
@@ -247,6 +283,48 @@ mod tests {
         let error = ended.expect_err("it never ends").to_string();
         assert!(error.contains("more than 50000 bytes"), "{error}");
         assert!(!path.exists(), "nothing is left of it");
+    }
+
+    /// What came of a file in `datagrams` of `largest` bytes at most.
+    fn download(bytes: u64, datagrams: u64, largest: u64) -> LabDownload {
+        let client = ([127, 0, 0, 1], 9).into();
+        let (dropped, duration, path) = (Some(1), Duration::from_secs(1), PathBuf::new());
+        LabDownload { bytes, datagrams, largest, dropped, duration, client, path }
+    }
+
+    #[test]
+    fn loss_is_what_the_file_lacks() {
+        // A file of 10 full datagrams and one of 50 bytes.
+        for ((bytes, datagrams, largest), lost) in [
+            ((1050, 11, 100), (Some(0), Some(0))),
+            ((1000, 10, 100), (Some(50), Some(1))),
+            ((850, 9, 100), (Some(200), Some(2))),
+            ((800, 8, 100), (Some(250), Some(3))),
+            ((200, 2, 100), (Some(850), Some(9))),
+            // One that may be the short one, none, and one that came twice.
+            ((50, 1, 50), (Some(1000), None)),
+            ((0, 0, 0), (Some(1050), None)),
+            ((550, 7, 100), (Some(500), None)),
+            ((1150, 12, 100), (None, None)),
+        ] {
+            assert_eq!(download(bytes, datagrams, largest).lost(1050), lost, "{bytes}");
+        }
+        assert_eq!(download(1, 1, 1).lost(1), (Some(0), Some(0)));
+    }
+
+    #[test]
+    fn row_of_a_client_says_what_came() {
+        let server = ([127, 0, 0, 1], 8).into();
+        let row =
+            |bytes, datagrams| download(bytes, datagrams, 100).transfer(SeatId(2), server, 1050);
+        let whole = row(1050, 11);
+        assert_eq!((whole.outcome, whole.verified), (Outcome::Complete, None));
+        assert_eq!((whole.counts.lost, whole.counts.unique), (Some(0), Some(11)));
+        let cut = row(850, 9);
+        assert_eq!(cut.reason.as_deref(), Some("850 of 1050 bytes came"));
+        assert_eq!((cut.outcome, cut.counts.lost), (Outcome::Cut, Some(2)));
+        assert_eq!((cut.counts.offered, cut.counts.loss_percent()), (Some(11), Some(200.0 / 11.0)));
+        assert_eq!((cut.bytes_client, cut.client.map(|at| at.port())), (Some(850), Some(9)));
     }
 
     #[test]

@@ -105,6 +105,7 @@ mod tests {
         transfer.counts = counts;
         crate::transfer::Record {
             auto: None,
+            machine: None,
             session: crate::session::SessionId(1),
             via,
             file: crate::session::FileInfo {

@@ -1,6 +1,8 @@
 //! The swarm over real sockets: sessions, lying and hostile peers, a server that dies, the tracker.
 
 mod faults;
+#[cfg(feature = "cli")]
+mod files;
 mod guards;
 mod links;
 #[cfg(all(target_os = "linux", feature = "cli", feature = "sockopt"))]

@@ -41,6 +41,20 @@ fn no_piece_is_revealed_twice_before_all_are_once() {
 }
 
 #[test]
+fn pieces_are_revealed_in_their_planned_turns() {
+    let mut seeder = three_peers(20);
+    let mut turns = Vec::new();
+    while !seeder.try_reveal_all(T0) {
+        for (peer, piece) in reveal(&mut seeder, &[]) {
+            turns.push(seeder.turn(piece).expect("planned"));
+            seeder.peer_has(peer, piece);
+        }
+    }
+    assert_eq!(turns, (1..=20).collect::<Vec<_>>());
+    assert_eq!((seeder.turn(20), SuperSeeder::all_revealed(20, PIECE).turn(0)), (None, None));
+}
+
+#[test]
 fn pending_pieces_follow_the_rates_of_peers_and_uplink() {
     let mut seeder = three_peers(100);
     let revealed = reveal(&mut seeder, &[]);

@@ -36,6 +36,8 @@ pub(super) struct Accounting {
     pub(super) first_received: Option<Moment>,
     /// For each piece the first client that told that it has it.
     pub(super) first_holders: Vec<Option<Holder>>,
+    /// A line for each piece that came, where that was asked for: client, seconds, piece, from.
+    pub(super) arrivals: Option<String>,
     /// For how long our own link was full.
     pub(super) link: LinkQueue,
     /// What moved on connections that are closed, by peer.

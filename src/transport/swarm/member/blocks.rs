@@ -1,6 +1,9 @@
 //! A block that came, up to the piece that is verified and written.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    fmt::Write as _,
+    sync::{Arc, atomic::Ordering},
+};
 
 use crate::{
     digest::Digest,
@@ -10,7 +13,12 @@ use crate::{
         piece_picker::arrive::Arrival,
         wire::{Block, Message},
     },
-    transport::swarm::{member::SwarmMember, peer_connection::PeerConnection, peer_id::Role},
+    transport::swarm::{
+        member::SwarmMember,
+        peer_connection::PeerConnection,
+        peer_id::{Role, name_of, seat_of},
+    },
+    units::{Moment, decimal_seconds},
 };
 
 /// Most blocks of one connection that were never requested.
@@ -60,13 +68,18 @@ impl SwarmMember {
         };
         // Verifying takes longer than the next requests should wait.
         connection.outbox.flush();
-        let from_seeder = connection.role() == Some(Role::Seeder);
-        self.finish_piece(piece, bytes, from_seeder)
+        self.finish_piece(connection, piece, bytes, now)
     }
 
     /// Verifies a complete piece, writes it and announces it. Hashing and writing happen without
     /// the lock.
-    fn finish_piece(&self, piece: u32, bytes: Vec<u8>, from_seeder: bool) -> Result<()> {
+    fn finish_piece(
+        &self,
+        connection: &PeerConnection,
+        piece: u32,
+        bytes: Vec<u8>,
+        came: Moment,
+    ) -> Result<()> {
         if Digest::of(&bytes) != self.metainfo.pieces[piece as usize] {
             let mut state = self.lock();
             state.accounting.wasted += bytes.len() as u64;
@@ -90,6 +103,14 @@ impl SwarmMember {
             self.ban(&mut state, liar);
         }
         state.buffers.spare.push(bytes);
+        let from_seeder = connection.role() == Some(Role::Seeder);
+        if let (Some(released), Some(rows)) = (state.released, &mut state.accounting.arrivals) {
+            let seconds = decimal_seconds(came.since(released));
+            let from = name_of(&connection.id(), connection.addr).replace(',', "_");
+            let from = if from_seeder { "server" } else { &*from };
+            let seat = seat_of(&self.id).unwrap_or_default();
+            let _ = writeln!(rows, "{seat},{seconds},{piece},{from}");
+        }
         let complete = state.picker.is_complete();
         if from_seeder || complete {
             state.urgent_haves.push(piece);

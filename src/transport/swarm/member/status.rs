@@ -137,6 +137,12 @@ impl SwarmMember {
         self.lock().accounting.first_received
     }
 
+    /// Notes when each piece comes, and from whom, and returns what was noted before: a line for each
+    /// piece that came since the release.
+    pub fn note_arrivals(&self) -> String {
+        self.lock().accounting.arrivals.replace(String::new()).unwrap_or_default()
+    }
+
     /// Why the copy cannot be finished.
     pub fn fault(&self) -> Option<String> {
         self.lock().fault.clone()
@@ -188,5 +194,10 @@ impl SwarmMember {
         };
         let holders = &state.accounting.first_holders;
         (0u32..).zip(holders).map(|(piece, &holder)| (holder, copies(piece))).collect()
+    }
+
+    /// The turn in which the seeder means to offer `piece` for the first time.
+    pub fn piece_turn(&self, piece: u32) -> Option<u32> {
+        self.lock().super_seeder.as_ref()?.turn(piece)
     }
 }
