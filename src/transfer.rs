@@ -79,6 +79,8 @@ pub struct Transfer {
     pub counts: Counts,
     /// Where its time went.
     pub evidence: Evidence,
+    /// How far it was when.
+    pub samples: Samples,
 }
 
 /// Makes a type of figures and everything that must name each of them, in one order, so that a
@@ -118,8 +120,9 @@ macro_rules! counts {
 
 pub mod auto;
 mod evidence;
+mod samples;
 
-pub use self::{auto::AutoChoice, evidence::Evidence};
+pub use self::{auto::AutoChoice, evidence::Evidence, samples::Samples};
 
 counts! {
     /// Counters that only some ways have. Those of datagrams add up, which every session's

@@ -118,6 +118,7 @@ fn result(json: &mut Json, transfer: &Transfer) {
             json.count(name, figure);
         }
     });
+    json.maybe_text("samples", transfer.samples.text());
 }
 
 /// How the way was chosen, and what came of it.
@@ -256,6 +257,7 @@ mod tests {
                 "client_link_us": null,
                 "buffer_bytes": null
               },
+              "samples": null,
               "why": null
             }
           ],

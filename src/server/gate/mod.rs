@@ -39,6 +39,7 @@ use crate::{
         transport::SendSession,
     },
     session::SeatId,
+    transfer::Samples,
     units::Moment,
 };
 
@@ -48,6 +49,7 @@ pub mod measure;
 mod pending;
 pub mod release;
 mod roster;
+mod samples;
 pub mod seat;
 mod seat_connection;
 mod seat_limits;
@@ -166,6 +168,8 @@ impl Gate {
             resumed: 0,
             given_up: None,
             call: None,
+            acked_before: 0,
+            samples: Samples::default(),
         };
         state.seats.insert(id, seat);
         self.changed.notify_all();
@@ -243,6 +247,11 @@ impl Gate {
     /// Why the connection of the released client in `id` was closed here, if it was.
     fn given_up(&self, id: SeatId) -> Option<String> {
         self.lock().seats.get(&id)?.given_up.clone()
+    }
+
+    /// How far the released client in `id` was when.
+    fn samples(&self, id: SeatId) -> Samples {
+        self.lock().seats.get(&id).map(|seat| seat.samples.clone()).unwrap_or_default()
     }
 
     /// Opens the gate by hand for the clients that are ready; if there is none, nothing happens,
@@ -392,6 +401,7 @@ impl Gate {
         let sender = stream.map_or_else(String::new, |stream| self.send_session().sender(&stream));
         // Logged before it happens: a small file's rows are written a moment after.
         self.log.release(session, release.date(), sender);
+        samples::begin(&mut self.lock());
         release.open();
         let file = &self.session.source.info.name;
         log::info!("session {session}: released {} seats for {file}", release.admitted);
@@ -402,18 +412,26 @@ impl Gate {
         let mut state = self.lock();
         let info = &self.session.source.info;
         let mut limits = SeatLimits::new(info.bytes, self.session.stall);
+        let (mut wait, mut look) = (samples::LEAST, Duration::ZERO);
         while !state.seats.values().all(|seat| matches!(seat.phase, SeatPhase::Finished(_))) {
-            let before = clock::now();
+            let (before, stops) = (clock::now(), self.stopping.load(Ordering::Relaxed));
+            let limit = if stops { TICK } else { wait };
             let waited =
-                self.changed.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner);
+                self.changed.wait_timeout(state, limit).unwrap_or_else(PoisonError::into_inner);
             state = waited.0;
-            if waited.1.timed_out() && self.stopping.load(Ordering::Relaxed) {
+            if waited.1.timed_out() && stops {
                 state.close_connections(|_| true);
             }
+            wait = TICK;
             if let GatePhase::Released(release) = &state.phase {
                 let release = Arc::clone(release);
-                release.note_gap(clock::now().since(before).saturating_sub(TICK));
+                release.note_gap(clock::now().since(before).saturating_sub(limit));
                 limits.close_late(&mut state, &release);
+                let took = clock::now().since(release.released());
+                if took >= look {
+                    look = samples::take(&mut state, self.send_session().fills_control(), took);
+                }
+                wait = look.saturating_sub(took).min(TICK);
             }
         }
     }

@@ -133,6 +133,7 @@ impl Seat {
         if self.is_released() {
             let fills_control = self.send_session().fills_control();
             transfer.evidence = transfer.evidence.or(self.evidence(fills_control));
+            transfer.samples = self.gate.samples(self.id);
         }
         if transfer.reason.is_none() && self.is_released() {
             transfer.reason = self.release().disturbed();

@@ -14,7 +14,7 @@ use crate::{
         transport::{GroupRoute, SendSession},
     },
     session::{SeatId, Via},
-    transfer::{Outcome, Transfer},
+    transfer::{Outcome, Samples, Transfer},
     units::{Moment, Rate},
 };
 
@@ -50,6 +50,9 @@ pub(super) struct TakenSeat {
     pub(super) resumed: u64,
     /// What its thread is to do.
     pub(super) call: Option<SeatCall>,
+    /// What its connection had carried before the release, bytes.
+    pub(super) acked_before: u64,
+    pub(super) samples: Samples,
 }
 
 /// What a seat's thread is to do while it waits.

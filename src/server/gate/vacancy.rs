@@ -160,6 +160,8 @@ mod tests {
             moved: Arc::default(),
             resumed: 0,
             call: None,
+            acked_before: 0,
+            samples: Default::default(),
             given_up: None,
         };
         let seats: BTreeMap<_, _> = (1..).map(SeatId).zip(seats.iter().map(seat)).collect();
