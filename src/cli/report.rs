@@ -43,15 +43,15 @@ pub(crate) struct ReportArgs {
     /// Plot the rates against the number of clients
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub(crate) svg: Option<PathBuf>,
-    /// Plot the slowest and the mean time against the number of clients
+    /// Plot the times against the number of clients
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub(crate) svg_time: Option<PathBuf>,
     /// Plot the rate of each client as a bar
     #[arg(long, value_name = "FILE", help_heading = "Output")]
-    pub(crate) svg_clients: Option<PathBuf>,
+    pub(crate) svg_client: Option<PathBuf>,
     /// Plot the rate of all clients over time
     #[arg(long, value_name = "FILE", help_heading = "Output")]
-    pub(crate) svg_over_time: Option<PathBuf>,
+    pub(crate) svg_rate: Option<PathBuf>,
     /// Plot the lost datagrams against the number of clients
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub(crate) svg_loss: Option<PathBuf>,
@@ -73,8 +73,8 @@ pub(crate) fn run(args: &ReportArgs) -> Result<Verdict> {
         (&args.svg, scaling::rates),
         (&args.svg_time, scaling::times),
         (&args.svg_loss, scaling::losses),
-        (&args.svg_clients, session_plot::clients),
-        (&args.svg_over_time, session_plot::over_time),
+        (&args.svg_client, session_plot::clients),
+        (&args.svg_rate, session_plot::over_time),
     ];
     let plots = || plots.iter().filter_map(|(path, plot)| Some((path.as_ref()?, plot)));
     if sessions.is_empty() && plots().next().is_some() {

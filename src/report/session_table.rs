@@ -231,7 +231,12 @@ mod tests {
         let both = shown(RateUnit::Both);
         assert_eq!(rows(&bits, "bit/s").len(), 2, "{bits}");
         assert!(!bits.contains("MB/s") && !bytes.contains("bit/s"), "{bits}{bytes}");
-        insta::assert_snapshot!(both.lines().skip(3).take(4).collect::<Vec<_>>().join("\n"), @"");
+        insta::assert_snapshot!(both.lines().skip(4).take(4).collect::<Vec<_>>().join("\n"), @"
+                        client    client   client  client   server
+        seat  success    bytes   seconds   Mbit/s    MB/s    bytes  name  outcome
+        ----  -------  -------  --------  -------  ------  -------  ----  -------
+           1      yes  1000000  0.080000  100.000  12.500  1000000  C1
+        ");
         // One MB in 80 ms: 100 Mbit/s are 12.5 MB/s.
         assert_eq!(rows(&bytes, "C1").concat().matches(" 12.500 ").count(), 1, "{bytes}");
         let global = "global rate         99.850 Mbit/s, 12.481 MB/s (1000000 bytes";

@@ -138,7 +138,18 @@ mod tests {
     fn units_have_columns_of_their_own() {
         let records = [sample::session(1, 2, 80), sample::session(2, 2, 60)];
         let shown = |unit| trials(&records, Layout { width: None, unit });
-        insta::assert_snapshot!(shown(RateUnit::Both), @"");
+        insta::assert_snapshot!(shown(RateUnit::Both), @"
+                                                                                      slowest   global  global  mean client  mean client  skew
+        test  date                     via  file     size  clients  whole  verified         s   Mbit/s    MB/s       Mbit/s         MB/s    us  figures
+        ----  -----------------------  ---  -------  ----  -------  -----  --------  --------  -------  ------  -----------  -----------  ----  ----------
+           1  2026-09-21 14:13:21 UTC  tcp  1MB.bin  1 MB        2      2         2  0.082120  194.837  24.355       98.163       12.270    20  consistent
+           2  2026-09-21 14:13:22 UTC  tcp  1MB.bin  1 MB        2      2         2  0.062120  257.566  32.196      130.090       16.261    20  consistent
+
+        median (low to high) of the repeated tests
+        via  file     clients  runs                  slowest s           global Mbit/s          global MB/s     mean client Mbit/s     mean client MB/s
+        ---  -------  -------  ----  -------------------------  ----------------------  -------------------  ---------------------  -------------------
+        tcp  1MB.bin        2     2  0.0721 (0.0621 to 0.0821)  226.2 (194.8 to 257.6)  28.3 (24.4 to 32.2)  114.1 (98.2 to 130.1)  14.3 (12.3 to 16.3)
+        ");
         let bytes = shown(RateUnit::Mb);
         assert_eq!(
             (bytes.matches("MB/s").count(), bytes.matches("bit/s").count()),

@@ -1,7 +1,7 @@
 //! How much of the payload a client had at which time.
 
 /// Most samples of one transfer.
-pub const SAMPLES_MAX: usize = 32;
+const SAMPLES_MAX: usize = 32;
 
 /// Microseconds since the release by the server's clock, and the bytes that the client had by then;
 /// neither falls.

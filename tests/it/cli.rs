@@ -176,7 +176,7 @@ fn report_repeats_table_of_server_from_its_log() {
     let table = server.stdout().join("\n").trim_end().to_owned();
     assert_eq!(text(&reported.stdout).trim_end(), table, "the log holds what the server showed");
     let plots = ["--svg", "rates.svg", "--svg-loss", "losses.svg", "--svg-time", "times.svg"];
-    let each = ["--svg-clients", "clients.svg", "--svg-over-time", "course.svg"];
+    let each = ["--svg-client", "clients.svg", "--svg-rate", "course.svg"];
     let csv = place.gatecast(&[&["report", log, "--csv"], &plots[..], &each].concat());
     assert_eq!(text(&csv.stdout).lines().count(), 1 + 3);
     let plot = |name| std::fs::read_to_string(place.path().join(name)).expect("written");
@@ -219,7 +219,7 @@ fn log_says_how_far_each_client_was_when() {
             assert!(samples.iter().all(|[_, bytes]| *bytes < 2_100_000), "{via}: {samples:?}");
         }
         let log = logs[0].to_str().expect("UTF-8");
-        let report = place.gatecast(&["report", log, "--svg-over-time", "course.svg"]);
+        let report = place.gatecast(&["report", log, "--svg-rate", "course.svg"]);
         assert_eq!(code(&report), 0, "{report:?}");
         let course = std::fs::read_to_string(place.path().join("course.svg")).expect("written");
         assert!(!course.contains("alone"), "every client has samples: {course}");
