@@ -80,7 +80,7 @@ pub struct Transfer {
     /// Where its time went.
     pub evidence: Evidence,
     /// How far it was when.
-    pub samples: Samples,
+    pub samples: Vec<(u64, u64)>,
 }
 
 /// Makes a type of figures and everything that must name each of them, in one order, so that a
@@ -120,9 +120,9 @@ macro_rules! counts {
 
 pub mod auto;
 mod evidence;
-mod samples;
+pub mod samples;
 
-pub use self::{auto::AutoChoice, evidence::Evidence, samples::Samples};
+pub use self::{auto::AutoChoice, evidence::Evidence};
 
 counts! {
     /// Counters that only some ways have. Those of datagrams add up, which every session's

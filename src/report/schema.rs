@@ -4,7 +4,10 @@
 
 use serde_json::{Value, json};
 
-use crate::report::{json, sample};
+use crate::{
+    report::{json, sample},
+    transfer::samples,
+};
 
 /// The schema of `gatecast.session/1`.
 pub(crate) const SESSION: &str = include_str!("session.schema.json");
@@ -34,7 +37,7 @@ fn session() -> Value {
 #[test]
 fn sample_sessions_fit_their_schema() {
     let mut sampled = sample::session(1, 3, 50);
-    (1..=100).for_each(|at| sampled.transfers[0].samples.push(at * 9_999_999, at));
+    (1..=100).for_each(|at| samples::push(&mut sampled.transfers[0].samples, at * 9_999_999, at));
     for records in [
         vec![sampled],
         vec![sample::troubled()],

@@ -20,36 +20,26 @@ const PARTS: u32 = 50;
 pub fn clients(records: &[Record]) -> Chart {
     let tests = tests(records);
     let width = BARS_WIDTH / tests.len().max(1) as f64;
-    let mut without = 0;
-    let mut series = Vec::new();
-    for (place, (name, record)) in tests.into_iter().enumerate() {
+    let bars = |(place, (name, record)): (usize, (String, &Record))| {
         let rate = |transfer: &Transfer| {
             let (bytes, span) = arrived(record, transfer)?;
             Some(Point::new(transfer.seat.0.into(), mbit_per_second(bytes, span)?))
         };
-        let points: Vec<Point> = record.transfers.iter().filter_map(rate).collect();
-        without += record.transfers.len() - points.len();
         let left = BARS_WIDTH / 2.0 - width * place as f64;
-        series.push(Series { bars: Some((left, width - left)), ..Series::new(name, points) });
-    }
+        let bars = Some((left, width - left));
+        Series { bars, ..Series::new(name, record.transfers.iter().filter_map(rate).collect()) }
+    };
+    let series: Vec<Series> = tests.into_iter().enumerate().map(bars).collect();
     let seats = series.iter().flat_map(|series| series.points.iter().map(|point| point.x));
-    Chart {
-        title: "Rate of each client".to_owned(),
-        subtitle: subtitle("each to its last byte", without, "without a rate"),
-        x: Axis::with_ticks("seat", seats),
-        y: Axis::from_zero("rate (Mbit/s)"),
-        series,
-    }
+    let x = Axis::with_ticks("seat", seats);
+    chart("Rate of each client", "a client without a whole copy has no bar", x, series)
 }
 
 /// The payload rate of all clients together, from the release to the last byte: from the samples
 /// of each client, between which its rate is taken for constant.
 pub fn over_time(records: &[Record]) -> Chart {
-    let mut without = 0;
-    let mut series = Vec::new();
-    for (name, record) in tests(records) {
+    let line = |(name, record): (String, &Record)| {
         let curves: Vec<_> = record.transfers.iter().filter_map(curve).collect();
-        without += curves.iter().filter(|curve| curve.len() <= 2).count();
         let end = curves.iter().filter_map(|curve| Some(curve.last()?.0)).fold(0.0, f64::max);
         let part = end / f64::from(PARTS);
         let by = |time: f64| curves.iter().map(|curve| bytes_at(curve, time)).sum::<f64>();
@@ -57,29 +47,23 @@ pub fn over_time(records: &[Record]) -> Chart {
             let from = f64::from(number) * part;
             Point::new(from + part / 2.0, (by(from + part) - by(from)) * 8e-6 / part)
         };
-        series.push(Series::new(name, (0..PARTS).map(point).collect()));
-    }
-    Chart {
-        title: "Rate of all clients over time".to_owned(),
-        subtitle: subtitle("from samples of each client", without, "known by the mean rate alone"),
-        x: Axis::from_zero("time since the release (s)"),
-        y: Axis::from_zero("rate (Mbit/s)"),
-        series,
-    }
+        Series::new(name, (0..PARTS).map(point).collect())
+    };
+    let how = "from samples of each client; one without any has its mean rate";
+    let x = Axis::from_zero("time since the release (s)");
+    chart("Rate of all clients over time", how, x, tests(records).into_iter().map(line).collect())
+}
+
+fn chart(title: &str, how: &str, x: Axis, series: Vec<Series>) -> Chart {
+    let subtitle = format!("{how}; of repeated sessions the median one");
+    Chart { title: title.to_owned(), subtitle, x, y: Axis::from_zero("rate (Mbit/s)"), series }
 }
 
 /// The median session of each test, with the test's name.
 fn tests(records: &[Record]) -> Vec<(String, &Record)> {
     let tests = grouped(records.iter(), |record| (record.via, &record.file, record.clients));
-    let name =
-        |record: &Record| format!("{} to {}, {}", record.via, record.clients, record.file.name);
-    let medians = tests.into_iter().filter_map(median_session);
-    medians.map(|record| (name(record), record)).collect()
-}
-
-fn subtitle(how: &str, without: usize, what: &str) -> String {
-    let without = if without > 0 { format!("; {without} {what}") } else { String::new() };
-    format!("{how}; of repeated sessions the median one{without}")
+    let named = |r: &'_ Record| format!("{} to {}, {}", r.via, r.clients, r.file.name);
+    tests.into_iter().filter_map(median_session).map(|record| (named(record), record)).collect()
 }
 
 /// How many bytes a client had at which second, from its first byte to its last.
@@ -89,8 +73,8 @@ fn curve(transfer: &Transfer) -> Option<Vec<(f64, f64)>> {
     let end = end.map(|(span, bytes)| (span.as_secs_f64(), bytes as f64));
     let first = transfer.first_server.unwrap_or_default().as_secs_f64();
     let (last, most) = end.unwrap_or((f64::INFINITY, f64::INFINITY));
-    let samples = transfer.samples.as_slice().iter();
-    let samples = samples.map(|&(us, bytes)| (us as f64 / 1e6, (bytes as f64).min(most)));
+    let samples =
+        transfer.samples.iter().map(|&(us, bytes)| (us as f64 / 1e6, (bytes as f64).min(most)));
     let samples = samples.filter(|&(time, _)| time > first && time < last);
     let curve: Vec<_> = [(first, 0.0)].into_iter().chain(samples).chain(end).collect();
     (curve.len() > 1).then_some(curve)
@@ -112,7 +96,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{report::sample, transfer::Outcome};
+    use crate::{
+        report::sample,
+        transfer::{Outcome, samples},
+    };
 
     /// The left, floor, top and right of each bar.
     fn bars(svg: &str) -> Vec<[f64; 4]> {
@@ -139,7 +126,6 @@ mod tests {
             chart.series[0].points.iter().map(|p| (p.x, p.y)).collect::<Vec<_>>(),
             [(1.0, 80.0), (2.0, 40.0), (3.0, 20.0)]
         );
-        assert!(chart.subtitle.ends_with("; 1 without a rate"), "{}", chart.subtitle);
         let svg = chart.to_svg();
         let bars = bars(&svg);
         assert_eq!(bars.len(), 3, "{svg}");
@@ -174,7 +160,9 @@ mod tests {
         for (transfer, samples) in record.transfers.iter_mut().zip(samples) {
             (transfer.first_server, transfer.seconds_server) =
                 (Some(Duration::ZERO), Some(Duration::from_millis(ms)));
-            samples.iter().for_each(|&(ms, bytes)| transfer.samples.push(ms * 1000, bytes));
+            samples
+                .iter()
+                .for_each(|&(ms, bytes)| samples::push(&mut transfer.samples, ms * 1000, bytes));
         }
         record
     }
@@ -195,7 +183,6 @@ mod tests {
         assert_eq!(points[0].x, 0.01);
         let moved: f64 = points.iter().map(|point| point.y * 0.02 / 8e-6).sum();
         assert!((moved - 2e6).abs() < 1e-3, "all bytes: {moved}");
-        assert!(chart.subtitle.ends_with("; 1 known by the mean rate alone"), "{}", chart.subtitle);
         assert!(chart.to_svg().contains("Rate of all clients over time"));
     }
 

@@ -38,13 +38,9 @@ pub fn trials(records: &[Record], layout: impl Into<Layout>) -> String {
         ("global\nMbit/s", Align::Right, 0, |(_, r)| {
             or_dash(overall(r).map(|(_, rate)| mbit(rate)))
         }),
-        ("global\nMB/s", Align::Right, 0, |(_, r)| {
-            or_dash(overall(r).map(|(_, rate)| mbit(rate / 8.0)))
-        }),
+        ("global\nMB/s", Align::Right, 0, |(_, r)| or_dash(overall(r).map(|all| mb(all.1)))),
         ("mean client\nMbit/s", Align::Right, 2, |(_, r)| or_dash(mean_client_mbit(r).map(mbit))),
-        ("mean client\nMB/s", Align::Right, 2, |(_, r)| {
-            or_dash(mean_client_mbit(r).map(|rate| mbit(rate / 8.0)))
-        }),
+        ("mean client\nMB/s", Align::Right, 2, |(_, r)| or_dash(mean_client_mbit(r).map(mb))),
         (LOST, Align::Right, 1, |(_, r)| or_dash(mean_loss(r).map(|loss| format!("{loss:.3}")))),
         ("skew\nus", Align::Right, 3, |(_, r)| or_dash(r.skew_us())),
         ("figures", Align::Left, 0, |(_, r)| {
@@ -95,13 +91,9 @@ fn medians(records: &[Record], unit: RateUnit) -> Table {
         ("global Mbit/s", Align::Right, 1, |runs| {
             spread(runs, tenths, |run| Some(overall(run)?.1))
         }),
-        ("global MB/s", Align::Right, 1, |runs| {
-            spread(runs, tenths, |run| Some(overall(run)?.1 / 8.0))
-        }),
+        ("global MB/s", Align::Right, 1, |runs| spread(runs, mb, |run| Some(overall(run)?.1))),
         ("mean client Mbit/s", Align::Right, 2, |runs| spread(runs, tenths, mean_client_mbit)),
-        ("mean client MB/s", Align::Right, 2, |runs| {
-            spread(runs, tenths, |run| Some(mean_client_mbit(run)? / 8.0))
-        }),
+        ("mean client MB/s", Align::Right, 2, |runs| spread(runs, mb, mean_client_mbit)),
     ];
     columns.retain(|&(heading, ..)| unit.has(heading));
     Table::of(&columns, repeated)
@@ -122,6 +114,11 @@ fn spread(
         let [median, low, high] = [spread.median, spread.low, spread.high].map(shown);
         format!("{median} ({low} to {high})")
     }))
+}
+
+/// A rate of so many Mbit/s in MB/s.
+fn mb(mbit: f64) -> String {
+    format!("{:.3}", mbit / 8.0)
 }
 
 /// A range has three figures, and a decimal of each is enough to compare runs by.
@@ -146,9 +143,9 @@ mod tests {
            2  2026-09-21 14:13:22 UTC  tcp  1MB.bin  1 MB        2      2         2  0.062120  257.566  32.196      130.090       16.261    20  consistent
 
         median (low to high) of the repeated tests
-        via  file     clients  runs                  slowest s           global Mbit/s          global MB/s     mean client Mbit/s     mean client MB/s
-        ---  -------  -------  ----  -------------------------  ----------------------  -------------------  ---------------------  -------------------
-        tcp  1MB.bin        2     2  0.0721 (0.0621 to 0.0821)  226.2 (194.8 to 257.6)  28.3 (24.4 to 32.2)  114.1 (98.2 to 130.1)  14.3 (12.3 to 16.3)
+        via  file     clients  runs                  slowest s           global Mbit/s                global MB/s     mean client Mbit/s           mean client MB/s
+        ---  -------  -------  ----  -------------------------  ----------------------  -------------------------  ---------------------  -------------------------
+        tcp  1MB.bin        2     2  0.0721 (0.0621 to 0.0821)  226.2 (194.8 to 257.6)  28.275 (24.355 to 32.196)  114.1 (98.2 to 130.1)  14.266 (12.270 to 16.261)
         ");
         let bytes = shown(RateUnit::Mb);
         assert_eq!(

@@ -1,50 +1,38 @@
-//! How much of the payload a client had at which time.
+//! How much of the payload a client had at which time: pairs of the microseconds since the release, by
+//! the server's clock, and the bytes that the client had by then. Neither falls.
 
 /// Most samples of one transfer.
-const SAMPLES_MAX: usize = 32;
+const MAX: usize = 32;
 
-/// Microseconds since the release by the server's clock, and the bytes that the client had by then;
-/// neither falls.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Samples(Vec<(u64, u64)>);
-
-impl Samples {
-    /// Adds a later one. Where there are [`SAMPLES_MAX`], every second one makes room.
-    pub fn push(&mut self, us: u64, bytes: u64) {
-        let (last, had) = self.0.last().copied().unwrap_or_default();
-        if us <= last || bytes < had {
-            return;
-        }
-        if self.0.len() == SAMPLES_MAX {
-            let mut keeps = false;
-            self.0.retain(|_| {
-                keeps = !keeps;
-                !keeps
-            });
-        }
-        self.0.push((us, bytes));
+/// Adds a later sample. Where there are as many as there may be, every second one makes room. Of those
+/// between which nothing came the first and the last are kept.
+pub fn push(samples: &mut Vec<(u64, u64)>, us: u64, bytes: u64) {
+    let (last, had) = samples.last().copied().unwrap_or_default();
+    if us <= last || bytes < had {
+        return;
     }
-
-    /// The samples, in order.
-    pub fn as_slice(&self) -> &[(u64, u64)] {
-        &self.0
+    if samples.iter().rev().filter(|(_, before)| *before == bytes).count() > 1 {
+        samples.pop();
+    } else if samples.len() == MAX {
+        *samples = samples.iter().copied().skip(1).step_by(2).collect();
     }
+    samples.push((us, bytes));
+}
 
-    /// `10000:65536 20000:131072`, unless there is none.
-    pub fn text(&self) -> Option<String> {
-        let each: Vec<_> = self.0.iter().map(|(us, bytes)| format!("{us}:{bytes}")).collect();
-        (!each.is_empty()).then(|| each.join(" "))
-    }
+/// `10000:65536 20000:131072`, unless there is none.
+pub fn text(samples: &[(u64, u64)]) -> Option<String> {
+    let each: Vec<_> = samples.iter().map(|(us, bytes)| format!("{us}:{bytes}")).collect();
+    (!each.is_empty()).then(|| each.join(" "))
+}
 
-    /// Reads what [`Samples::text`] writes. Of another text the samples are another's, or none.
-    pub fn read(text: &str) -> Option<Self> {
-        let mut samples = Self::default();
-        for sample in text.split(' ') {
-            let (us, bytes) = sample.split_once(':')?;
-            samples.push(us.parse().ok()?, bytes.parse().ok()?);
-        }
-        Some(samples)
+/// Reads what [`text`] writes. Of another text the samples are another's, or none.
+pub fn read(text: &str) -> Option<Vec<(u64, u64)>> {
+    let mut samples = Vec::new();
+    for sample in text.split(' ') {
+        let (us, bytes) = sample.split_once(':')?;
+        push(&mut samples, us.parse().ok()?, bytes.parse().ok()?);
     }
+    Some(samples)
 }
 
 #[cfg(test)]
@@ -53,43 +41,53 @@ mod tests {
 
     #[test]
     fn samples_are_bounded_and_span_the_whole_transfer() {
-        let mut samples = Samples::default();
-        for at in 1..=10_000 {
-            samples.push(at * 1000, at * 7);
-            let kept = samples.as_slice();
-            assert!(kept.len() <= SAMPLES_MAX, "{kept:?}");
-            assert_eq!(kept.last(), Some(&(at * 1000, at * 7)));
-            assert!(kept.iter().all(|&(us, bytes)| bytes == us / 1000 * 7), "{kept:?}");
+        let (mut samples, mut us) = (Vec::new(), 0);
+        // As the session's thread looks: at first each 10 ms, then each 32nd of the time.
+        while us < 3_600_000_000 {
+            us += (us / 32).max(10_000);
+            push(&mut samples, us, us * 7);
+            assert!(samples.len() <= MAX, "{samples:?}");
+            assert_eq!(samples.last(), Some(&(us, us * 7)));
+            let gap = samples.windows(2).map(|pair| pair[1].0 - pair[0].0).max();
+            assert!(gap.unwrap_or(samples[0].0) <= (us / 7).max(10_000), "{samples:?}");
         }
-        assert!(samples.as_slice().len() > SAMPLES_MAX / 2);
+        assert!(samples.len() > MAX / 2);
     }
 
     #[test]
     fn sample_that_is_not_later_is_left_out() {
-        let mut samples = Samples::default();
+        let mut samples = Vec::new();
         for (us, bytes) in [(0, 1), (10, 5), (10, 6), (9, 7), (11, 4), (12, 5)] {
-            samples.push(us, bytes);
+            push(&mut samples, us, bytes);
         }
-        assert_eq!(samples.as_slice(), [(10, 5), (12, 5)]);
+        assert_eq!(samples, [(10, 5), (12, 5)]);
+    }
+
+    #[test]
+    fn pause_has_its_first_and_its_last_sample() {
+        let mut samples = Vec::new();
+        (1..=100).for_each(|at| push(&mut samples, at, if at < 3 { at } else { 3 }));
+        push(&mut samples, 101, 4);
+        assert_eq!(samples, [(1, 1), (2, 2), (3, 3), (100, 3), (101, 4)]);
     }
 
     #[test]
     fn most_and_largest_samples_come_back_and_more_do_not() {
-        let mut samples = Samples::default();
-        let last = u64::MAX - SAMPLES_MAX as u64;
-        (1..=SAMPLES_MAX as u64).for_each(|at| samples.push(last + at, last + at));
-        let text = samples.text().expect("some");
-        assert_eq!(Samples::read(&text), Some(samples));
-        assert_eq!(text.len(), SAMPLES_MAX * 42 - 1);
-        let comes_back = |text: &str| {
-            let read = Samples::read(text).expect("numbers");
-            read.text().as_deref() == Some(text)
+        let mut samples = Vec::new();
+        let last = u64::MAX - MAX as u64;
+        (1..=MAX as u64).for_each(|at| push(&mut samples, last + at, last + at));
+        let most = text(&samples).expect("some");
+        assert_eq!(read(&most), Some(samples));
+        assert_eq!(most.len(), MAX * 42 - 1);
+        let comes_back = |words: &str| {
+            let read = read(words).expect("numbers");
+            text(&read).as_deref() == Some(words)
         };
-        assert!(comes_back(&text) && !comes_back(&format!("1:1 {text}")));
+        assert!(comes_back(&most) && !comes_back(&format!("1:1 {most}")));
         for wrong in ["", "1", "1:", "x:1", "1:1  2:2", "1:1 ", "18446744073709551616:1"] {
-            assert_eq!(Samples::read(wrong), None, "{wrong}");
+            assert_eq!(read(wrong), None, "{wrong}");
         }
-        for other in ["2:1 1:2", "01:1", "0:1", "1:2 2:1", "+1:1"] {
+        for other in ["2:1 1:2", "01:1", "0:1", "1:2 2:1", "+1:1", "1:1 2:1 3:1"] {
             assert!(!comes_back(other), "{other}");
         }
     }

@@ -38,8 +38,8 @@ use crate::{
     session::{FileInfo, SeatId},
     text::{FileName, unescape},
     transfer::{
-        AutoChoice, ClockId, Counts, Evidence, Outcome, Record, Samples, Transfer,
-        auto::AutoFigures,
+        AutoChoice, ClockId, Counts, Evidence, Outcome, Record, Transfer, auto::AutoFigures,
+        samples,
     },
     units::Moment,
 };
@@ -63,7 +63,7 @@ fn cells(record: &Record, transfer: &Transfer) -> Vec<String> {
     let why = or_missing(record.auto.as_ref().map(|auto| outside(&auto.why, WHY_MAX)));
     let figures = record.auto.as_ref().map(|auto| auto.figures).unwrap_or_default();
     let auto = [why].into_iter().chain(figures.values().into_iter().map(or_missing));
-    let last = [or_missing(transfer.samples.text())];
+    let last = [or_missing(samples::text(&transfer.samples))];
     before.chain(counts).chain([key]).chain(evidence).chain(auto).chain(last).collect()
 }
 
@@ -139,7 +139,7 @@ fn read(cells: &mut Cells<'_, '_>) -> Result<Record, DecodeError> {
     let figures = AutoFigures::from_values(cells.numbers()?);
     record.auto = why.map(|why| AutoChoice { figures, why });
     // Too many, or some that fall, do not come back in `cells` and are refused there.
-    transfer.samples = cells.optional("samples", Samples::read)?.unwrap_or_default();
+    transfer.samples = cells.optional("samples", samples::read)?.unwrap_or_default();
     // One without the other does not come back in `cells` and is refused there.
     record.released_at =
         date.zip(time).map(|(date, time)| PrimitiveDateTime::new(date, time).assume_utc());

@@ -104,7 +104,7 @@ fn longest_texts_make_a_readable_line() {
     let mut transfer = full();
     transfer.name = "\u{1b}".repeat(CLIENT_NAME_MAX);
     transfer.reason = Some("\u{1b}".repeat(REASON_MAX));
-    (0..64).rev().for_each(|less| transfer.samples.push(u64::MAX - less, u64::MAX));
+    (0..64).rev().for_each(|less| samples::push(&mut transfer.samples, u64::MAX - less, u64::MAX));
     let mut line = line(transfer);
     line.file.name = FileName::new(&"|".repeat(255)).expect("no control");
     line.sender = Some("\u{1b}".repeat(SENDER_MAX));
@@ -238,7 +238,9 @@ fn figures() -> impl Strategy<Value = Transfer> {
             transfer.first_client = firsts.2.map(|(id, at)| (ClockId(id), Moment(at)));
             transfer.counts = Counts::from_values(counts);
             transfer.evidence = Evidence::from_values(evidence);
-            samples.into_iter().for_each(|(us, bytes)| transfer.samples.push(us, bytes));
+            samples
+                .into_iter()
+                .for_each(|(us, bytes)| samples::push(&mut transfer.samples, us, bytes));
             transfer
         })
 }

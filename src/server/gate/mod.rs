@@ -39,7 +39,6 @@ use crate::{
         transport::SendSession,
     },
     session::SeatId,
-    transfer::Samples,
     units::Moment,
 };
 
@@ -168,8 +167,7 @@ impl Gate {
             resumed: 0,
             given_up: None,
             call: None,
-            acked_before: 0,
-            samples: Samples::default(),
+            samples: Vec::new(),
         };
         state.seats.insert(id, seat);
         self.changed.notify_all();
@@ -247,11 +245,6 @@ impl Gate {
     /// Why the connection of the released client in `id` was closed here, if it was.
     fn given_up(&self, id: SeatId) -> Option<String> {
         self.lock().seats.get(&id)?.given_up.clone()
-    }
-
-    /// How far the released client in `id` was when.
-    fn samples(&self, id: SeatId) -> Samples {
-        self.lock().seats.get(&id).map(|seat| seat.samples.clone()).unwrap_or_default()
     }
 
     /// Opens the gate by hand for the clients that are ready; if there is none, nothing happens,
@@ -401,7 +394,6 @@ impl Gate {
         let sender = stream.map_or_else(String::new, |stream| self.send_session().sender(&stream));
         // Logged before it happens: a small file's rows are written a moment after.
         self.log.release(session, release.date(), sender);
-        samples::begin(&mut self.lock());
         release.open();
         let file = &self.session.source.info.name;
         log::info!("session {session}: released {} seats for {file}", release.admitted);

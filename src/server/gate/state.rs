@@ -14,7 +14,7 @@ use crate::{
         transport::{GroupRoute, SendSession},
     },
     session::{SeatId, Via},
-    transfer::{Outcome, Samples, Transfer},
+    transfer::{Outcome, Transfer},
     units::{Moment, Rate},
 };
 
@@ -50,9 +50,8 @@ pub(super) struct TakenSeat {
     pub(super) resumed: u64,
     /// What its thread is to do.
     pub(super) call: Option<SeatCall>,
-    /// What its connection had carried before the release, bytes.
-    pub(super) acked_before: u64,
-    pub(super) samples: Samples,
+    /// How far it was when.
+    pub(super) samples: Vec<(u64, u64)>,
 }
 
 /// What a seat's thread is to do while it waits.

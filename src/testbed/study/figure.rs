@@ -62,7 +62,7 @@ pub fn all(results: &Results) -> Vec<Figure> {
             ),
             (
                 "mean",
-                "Release until a client's last byte, the mean over all clients.",
+                "Release until a client's last byte, the mean of all clients.",
                 plotted.mean(),
             ),
             (
