@@ -36,11 +36,10 @@ impl RateUnit {
 
     /// A rate of so many Mbit/s.
     pub(super) fn text(self, mbit: f64) -> String {
-        let (bits, bytes) = (format!("{mbit:.3} Mbit/s"), format!("{:.3} MB/s", mbit / 8.0));
         match self {
-            Self::Mbit => bits,
-            Self::Mb => bytes,
-            Self::Both => bits + ", " + &bytes,
+            Self::Mbit => format!("{mbit:.3} Mbit/s"),
+            Self::Mb => format!("{:.3} MB/s", mbit / 8.0),
+            Self::Both => Self::Mbit.text(mbit) + ", " + &Self::Mb.text(mbit),
         }
     }
 }

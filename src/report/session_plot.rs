@@ -39,13 +39,16 @@ pub fn clients(records: &[Record]) -> Chart {
 /// of each client, between which its rate is taken for constant.
 pub fn over_time(records: &[Record]) -> Chart {
     let line = |(name, record): (String, &Record)| {
-        let curves: Vec<_> = record.transfers.iter().filter_map(curve).collect();
-        let end = curves.iter().filter_map(|curve| Some(curve.last()?.0)).fold(0.0, f64::max);
-        let part = end / f64::from(PARTS);
-        let by = |time: f64| curves.iter().map(|curve| bytes_at(curve, time)).sum::<f64>();
+        let curves: Vec<_> = record.transfers.iter().map(curve).collect();
+        let steps = || curves.iter().flat_map(|curve| curve.windows(2));
+        let part = steps().map(|step| step[1].0).fold(0.0, f64::max) / f64::from(PARTS);
         let point = |number: u32| {
-            let from = f64::from(number) * part;
-            Point::new(from + part / 2.0, (by(from + part) - by(from)) * 8e-6 / part)
+            let (from, to) = (f64::from(number) * part, f64::from(number + 1) * part);
+            let moved = |step: &[(f64, f64)]| {
+                let ((begin, had), (end, has)) = (step[0], step[1]);
+                (to.min(end) - from.max(begin)).max(0.0) * (has - had) / (end - begin)
+            };
+            Point::new((from + to) / 2.0, steps().map(moved).sum::<f64>() * 8e-6 / part)
         };
         Series::new(name, (0..PARTS).map(point).collect())
     };
@@ -67,28 +70,15 @@ fn tests(records: &[Record]) -> Vec<(String, &Record)> {
 }
 
 /// How many bytes a client had at which second, from its first byte to its last.
-fn curve(transfer: &Transfer) -> Option<Vec<(f64, f64)>> {
+fn curve(transfer: &Transfer) -> Vec<(f64, f64)> {
     let seconds = transfer.seconds_server.or(transfer.seconds_client);
     let end = seconds.zip(transfer.bytes_client.or(transfer.bytes_server));
     let end = end.map(|(span, bytes)| (span.as_secs_f64(), bytes as f64));
     let first = transfer.first_server.unwrap_or_default().as_secs_f64();
     let (last, most) = end.unwrap_or((f64::INFINITY, f64::INFINITY));
-    let samples =
-        transfer.samples.iter().map(|&(us, bytes)| (us as f64 / 1e6, (bytes as f64).min(most)));
-    let samples = samples.filter(|&(time, _)| time > first && time < last);
-    let curve: Vec<_> = [(first, 0.0)].into_iter().chain(samples).chain(end).collect();
-    (curve.len() > 1).then_some(curve)
-}
-
-/// The bytes of `curve` at `time`.
-fn bytes_at(curve: &[(f64, f64)], time: f64) -> f64 {
-    let next = curve.partition_point(|&(at, _)| at < time);
-    let (before, after) = (curve[..next].last(), curve.get(next));
-    match (before, after) {
-        (None, _) => 0.0,
-        (Some(&(_, bytes)), None) => bytes,
-        (Some(&(at, bytes)), Some(&(end, all))) => bytes + (all - bytes) * (time - at) / (end - at),
-    }
+    let sample = |&(us, bytes): &(u64, u64)| (us as f64 / 1e6, (bytes as f64).min(most));
+    let samples = transfer.samples.iter().map(sample).filter(|at| first < at.0 && at.0 < last);
+    [(first, 0.0)].into_iter().chain(samples).chain(end).collect()
 }
 
 #[cfg(test)]

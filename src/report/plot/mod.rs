@@ -243,8 +243,8 @@ fn draw_series(svg: &mut String, place: usize, series: &Series, x: &Scale, y: &S
     if let Some((left, right)) = series.bars {
         for point in drawn() {
             let (left, right) = (x.pixel(point.x - left), x.pixel(point.x + right));
-            let (top, floor) = (y.pixel(point.y), y.start);
-            let shape = format!("M{left:.2} {floor:.2}V{top:.2}H{right:.2}V{floor:.2}z");
+            let (at, floor) = (y.pixel(point.y), y.start);
+            let shape = format!("M{left:.2} {floor:.2}V{at:.2}H{right:.2}V{floor:.2}z");
             let _ = writeln!(svg, "<path d=\"{shape}\" fill=\"{colour}\"/>");
         }
         return;
