@@ -104,7 +104,9 @@ fn longest_texts_make_a_readable_line() {
     let mut transfer = full();
     transfer.name = "\u{1b}".repeat(CLIENT_NAME_MAX);
     transfer.reason = Some("\u{1b}".repeat(REASON_MAX));
-    (0..64).rev().for_each(|less| samples::push(&mut transfer.samples, u64::MAX - less, u64::MAX));
+    (0..64)
+        .rev()
+        .for_each(|less| samples::push(&mut transfer.samples, u64::MAX - less, u64::MAX - less));
     let mut line = line(transfer);
     line.file.name = FileName::new(&"|".repeat(255)).expect("no control");
     line.sender = Some("\u{1b}".repeat(SENDER_MAX));
