@@ -79,6 +79,8 @@ pub struct Transfer {
     pub counts: Counts,
     /// Where its time went.
     pub evidence: Evidence,
+    /// How far it was when.
+    pub samples: Vec<(u64, u64)>,
 }
 
 /// Makes a type of figures and everything that must name each of them, in one order, so that a
@@ -118,6 +120,7 @@ macro_rules! counts {
 
 pub mod auto;
 mod evidence;
+pub mod samples;
 
 pub use self::{auto::AutoChoice, evidence::Evidence};
 

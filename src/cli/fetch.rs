@@ -387,7 +387,8 @@ fn print_results(reports: &[ClientReport], args: &FetchArgs, verdict: Verdict) -
         }
     } else {
         for record in &records {
-            output::print(&session_table::client_session(record, Rows::Failures, output::width()))?;
+            let layout = output::layout();
+            output::print(&session_table::client_session(record, Rows::Failures, layout))?;
         }
     }
     output::print_failures(reports);

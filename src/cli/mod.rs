@@ -7,7 +7,10 @@ use std::{io::IsTerminal, process::ExitCode};
 
 use clap::{ArgAction, CommandFactory, Parser, Subcommand, error::ErrorKind};
 
-use crate::{error::Error, report::verdict::Verdict};
+use crate::{
+    error::Error,
+    report::{layout::RateUnit, verdict::Verdict},
+};
 
 mod ask;
 mod calibrate;
@@ -56,6 +59,10 @@ pub(crate) struct Cli {
     #[arg(long, global = true, hide_short_help = true)]
     #[arg(help_heading = "Output", display_order = LAST)]
     pub(crate) wide: bool,
+    /// Unit of the rates in the tables of sessions
+    #[arg(long, global = true, value_enum, default_value_t, hide_short_help = true)]
+    #[arg(help_heading = "Output", display_order = LAST)]
+    pub(crate) unit: RateUnit,
     /// Print help: -h the common options, --help all of them
     #[arg(id = "help", short = 'h', long = "help", global = true, action = ArgAction::Help)]
     #[arg(help_heading = "Output", display_order = LAST)]
@@ -145,7 +152,7 @@ fn help_width() -> usize {
 pub fn main() -> ExitCode {
     let cli = Cli::try_parse().or_else(ask_for_file).unwrap_or_else(|error| error.exit());
     start_logging(cli.verbose);
-    output::set_wide(cli.wide);
+    output::set_tables(cli.wide, cli.unit);
     let result = match &cli.command {
         Command::Run(args) => run::run(args),
         Command::Serve(args) => serve::run(args),

@@ -5,13 +5,17 @@ use std::{
     fs::File,
     io::{self, Write},
     path::Path,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use crate::{
     client::{ClientReport, failures},
     error::{Error, Result},
     report::{
+        layout::{Layout, RateUnit},
         table::WIDTH_MIN,
         verdict::{FAILED, Verdict},
     },
@@ -21,12 +25,16 @@ use crate::{
 /// Tables have all their columns, however wide the terminal is.
 static WIDE: AtomicBool = AtomicBool::new(false);
 
+/// The unit of rates in the tables of sessions.
+static UNIT: OnceLock<RateUnit> = OnceLock::new();
+
 /// Standard output gets the file itself, so that results go to standard error.
 static IS_PIPE: AtomicBool = AtomicBool::new(false);
 
-/// The user's `--wide`.
-pub(crate) fn set_wide(wide: bool) {
+/// The user's `--wide` and `--unit`.
+pub(crate) fn set_tables(wide: bool, unit: RateUnit) {
     WIDE.store(wide, Ordering::Relaxed);
+    UNIT.get_or_init(|| unit);
 }
 
 /// The user's `--out -`: results go to standard error.
@@ -55,6 +63,11 @@ pub(crate) fn width() -> Option<usize> {
     }
     let (_, columns) = terminal.size_checked()?;
     Some(usize::from(columns).max(WIDTH_MIN))
+}
+
+/// How the tables of sessions are laid out.
+pub(crate) fn layout() -> Layout {
+    Layout { width: width(), unit: UNIT.get().copied().unwrap_or_default() }
 }
 
 /// Writes the last line of a session, on a terminal in colour.

@@ -324,7 +324,7 @@ fn print_result(
     if args.json {
         return output::print(&format!("{}\n", json::session(record, Some(&calibrate::stamp()))));
     }
-    output::print(&session_table::session(record, Rows::Failures, output::width()))?;
+    output::print(&session_table::session(record, Rows::Failures, output::layout()))?;
     output::print_verdict(&verdict::line_of_session(record, hosts, Some(verdict)))
 }
 

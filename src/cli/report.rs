@@ -12,7 +12,7 @@ use crate::{
         errors::Errors,
         json,
         plot::Chart,
-        relay, scaling,
+        relay, scaling, session_plot,
         session_table::{self, Rows},
         trials, verdict,
         verdict::Verdict,
@@ -46,6 +46,12 @@ pub(crate) struct ReportArgs {
     /// Plot the times against the number of clients
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub(crate) svg_time: Option<PathBuf>,
+    /// Plot the rate of each client as a bar
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub(crate) svg_client: Option<PathBuf>,
+    /// Plot the rate of all clients over time
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub(crate) svg_rate: Option<PathBuf>,
     /// Plot the lost datagrams against the number of clients
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub(crate) svg_loss: Option<PathBuf>,
@@ -63,10 +69,12 @@ pub(crate) fn run(args: &ReportArgs) -> Result<Verdict> {
         args.logs.iter().partition(|path| relay::is_relay_log(path));
     let visits = relays.iter().map(|path| relay::read_relay_log(path));
     let visits = visits.collect::<Result<Vec<_>>>()?.concat();
-    let plots: [(&Option<PathBuf>, Plot); 3] = [
+    let plots: [(&Option<PathBuf>, Plot); 5] = [
         (&args.svg, scaling::rates),
         (&args.svg_time, scaling::times),
         (&args.svg_loss, scaling::losses),
+        (&args.svg_client, session_plot::clients),
+        (&args.svg_rate, session_plot::over_time),
     ];
     let plots = || plots.iter().filter_map(|(path, plot)| Some((path.as_ref()?, plot)));
     if sessions.is_empty() && plots().next().is_some() {
@@ -108,16 +116,16 @@ fn text(
     if args.json {
         return json::sessions(records, None).unwrap_or_else(|| events::viewers_document(visits));
     }
-    let width = output::width();
+    let (width, layout) = (output::width(), output::layout());
     // Without a code: what the program returned is not in the log.
     let session = |record: &Record| {
         let last = verdict::line_of_session(record, record.clients.into(), None);
         let errors = errors.map_or(String::new(), |errors| errors.of_session(record, width));
-        session_table::session(record, Rows::All, width) + &errors + &last
+        session_table::session(record, Rows::All, layout) + &errors + &last
     };
     let mut tables: Vec<String> = records.iter().map(session).collect();
     if records.len() > 1 {
-        tables.push(trials::trials(records, width));
+        tables.push(trials::trials(records, layout));
         tables.extend(auto::predictions(records, width));
     }
     if !visits.is_empty() {

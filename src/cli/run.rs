@@ -144,7 +144,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Verdict> {
         if args.events {
             events::ended(&record)?;
         } else if !args.json {
-            let table = session_table::session(&record, Rows::Failures, output::width());
+            let table = session_table::session(&record, Rows::Failures, output::layout());
             output::print(&(table + &result.given))?;
             let seats = record.clients.into();
             let last = verdict::line_of_session(&record, seats, Some(result.verdict));
@@ -162,7 +162,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Verdict> {
         json::sessions(&records, Some(&calibrate::stamp()))
             .map_or(Ok(()), |document| output::print(&document))?;
     } else if records.len() > 1 && !args.events {
-        output::print(&trials::trials(&records, output::width()))?;
+        output::print(&trials::trials(&records, output::layout()))?;
     }
     Ok(verdict)
 }

@@ -338,7 +338,7 @@ fn print_result(
     } else if args.json {
         output::print(&format!("{}\n", json::session(record, Some(&calibrate::stamp()))))?;
     } else {
-        output::print(&session_table::session(record, Rows::Failures, output::width()))?;
+        output::print(&session_table::session(record, Rows::Failures, output::layout()))?;
         let line = verdict::line_of_session(record, record.clients.into(), Some(verdict));
         output::print_verdict(&line)?;
         if !args.one_off {

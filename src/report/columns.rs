@@ -78,13 +78,13 @@ impl TransferColumn {
 /// Those of `columns` that are there, with a row for each transfer of `record`. Where not all have
 /// one, `is_shown` says which do, and the least, median and largest of each figure over all stand
 /// below; these need not be of one transfer.
-pub(super) fn filled(
+pub(super) fn filled<'a>(
     record: &Record,
-    columns: &[TransferColumn],
+    columns: impl IntoIterator<Item = &'a TransferColumn>,
     rows: Rows,
     is_shown: fn(&Transfer) -> bool,
 ) -> Table {
-    let columns: Vec<_> = columns.iter().filter(|column| column.is_there(record)).collect();
+    let columns: Vec<_> = columns.into_iter().filter(|column| column.is_there(record)).collect();
     let mut table = Table::new(&columns.iter().map(|column| column.column).collect::<Vec<_>>());
     let all = record.transfers.iter();
     let mut row = |transfer| table.row(columns.iter().map(|column| column.cell(transfer)));

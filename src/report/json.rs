@@ -15,7 +15,7 @@ use crate::{
         why::{Cause, explain},
     },
     session::Via,
-    transfer::{AutoChoice, Counts, Evidence, Record, Transfer, auto::AutoFigures},
+    transfer::{AutoChoice, Counts, Evidence, Record, Transfer, auto::AutoFigures, samples},
     units::micros,
 };
 
@@ -119,6 +119,7 @@ fn result(json: &mut Json, transfer: &Transfer) {
             json.count(name, figure);
         }
     });
+    json.maybe_text("samples", samples::text(&transfer.samples));
 }
 
 /// How the way was chosen, and what came of it.
@@ -257,6 +258,7 @@ mod tests {
                 "client_link_us": null,
                 "buffer_bytes": null
               },
+              "samples": null,
               "why": null
             }
           ],

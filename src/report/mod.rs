@@ -25,6 +25,7 @@ pub mod diff;
 #[cfg(feature = "cli")]
 pub mod errors;
 pub mod json;
+pub mod layout;
 pub mod median_range;
 #[cfg(feature = "cli")]
 pub mod plot;
@@ -34,6 +35,8 @@ pub mod scaling;
 #[cfg(all(test, feature = "cli"))]
 pub(crate) mod schema;
 pub mod session;
+#[cfg(feature = "cli")]
+pub mod session_plot;
 pub mod session_table;
 pub mod table;
 pub mod trials;
@@ -124,13 +127,13 @@ fn complete(record: &Record) -> usize {
 /// The session with the median time to the last byte: the one that stands for all of them. Of an
 /// even number the faster of the middle two, because a mean of two sessions never happened.
 /// Sessions that are not sound count as slower than any: a client less makes no session faster.
-pub fn median_session(records: &[Record]) -> Option<&Record> {
-    let mut order: Vec<&Record> = records.iter().collect();
+pub fn median_session<'a>(records: impl IntoIterator<Item = &'a Record>) -> Option<&'a Record> {
+    let mut order: Vec<&Record> = records.into_iter().collect();
     order.sort_by_cached_key(|record| {
         let seconds = record.global().seconds;
         (!is_sound(record), seconds.is_none(), seconds)
     });
-    order.get(records.len().saturating_sub(1) / 2).copied()
+    order.get(order.len().saturating_sub(1) / 2).copied()
 }
 
 /// Mean of the clients' rates by their own clocks, Mbit/s; `None` when no client said its time.
@@ -283,7 +286,7 @@ mod tests {
         std::fs::write(&path, vec![b'x'; 100_000]).expect("written");
         let error = read_log(&path).expect_err("no log").to_string();
         assert!(error.contains("line 1,"), "{error}");
-        assert!(error.ends_with("longer than 10240 bytes"), "{error}");
+        assert!(error.ends_with("longer than 13312 bytes"), "{error}");
         assert!(read_log(folder.path()).is_err());
         assert!(read_log(&folder.path().join("none")).is_err());
 

@@ -4,7 +4,10 @@
 
 use serde_json::{Value, json};
 
-use crate::report::{json, sample};
+use crate::{
+    report::{json, sample},
+    transfer::samples,
+};
 
 /// The schema of `gatecast.session/1`.
 pub(crate) const SESSION: &str = include_str!("session.schema.json");
@@ -33,8 +36,10 @@ fn session() -> Value {
 
 #[test]
 fn sample_sessions_fit_their_schema() {
+    let mut sampled = sample::session(1, 3, 50);
+    (1..=100).for_each(|at| samples::push(&mut sampled.transfers[0].samples, at * 9_999_999, at));
     for records in [
-        vec![sample::session(1, 3, 50)],
+        vec![sampled],
         vec![sample::troubled()],
         vec![sample::session(1, 3, 50), sample::troubled(), sample::session(3, 200, 5)],
     ] {
@@ -60,6 +65,8 @@ fn bent_session_is_refused_with_its_place() {
         ("/clients", json!(10_001)),
         ("/results/1/seat", Value::Null),
         ("/results/0/outcome", json!("fine")),
+        ("/results/0/samples", json!("1:2 3")),
+        ("/results/0/samples", json!(vec!["1:2"; 33].join(" "))),
         ("/results/0", json!({})),
         ("/results", json!({})),
         ("/identities", json!("broken")),

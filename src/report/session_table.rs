@@ -11,7 +11,9 @@ use crate::{
     report::{
         auto,
         columns::{self, TransferColumn, When, count},
-        complete, counts, table,
+        complete, counts,
+        layout::{Layout, RateUnit},
+        table,
         table::{Align, ROWS_MAX, or_dash},
         why,
     },
@@ -20,24 +22,25 @@ use crate::{
     units::decimal_seconds,
 };
 
-/// One session: a heading, a row for each transfer, and the figures of the whole below, in `limit`
-/// columns of a terminal where there is a limit. The
+/// One session: a heading, a row for each transfer, and the figures of the whole below. The
 /// [verdict](crate::report::verdict::line_of_session) comes after it.
-pub fn session(record: &Record, rows: Rows, limit: Option<usize>) -> String {
-    table_and_summary(record, rows, usize::from(record.clients), limit)
+pub fn session(record: &Record, rows: Rows, layout: impl Into<Layout>) -> String {
+    table_and_summary(record, rows, usize::from(record.clients), layout.into())
 }
 
 /// One session as the clients of one process know it: their own seats, and nothing of the others.
-pub fn client_session(record: &Record, rows: Rows, limit: Option<usize>) -> String {
-    table_and_summary(record, rows, record.transfers.len(), limit)
+pub fn client_session(record: &Record, rows: Rows, layout: impl Into<Layout>) -> String {
+    table_and_summary(record, rows, record.transfers.len(), layout.into())
 }
 
 /// `seats` is how many seats of the session the record can know of.
-fn table_and_summary(record: &Record, rows: Rows, seats: usize, limit: Option<usize>) -> String {
+fn table_and_summary(record: &Record, rows: Rows, seats: usize, layout: Layout) -> String {
+    let Layout { width: limit, unit } = layout;
     let mut text = heading(record);
     text.push('\n');
     let is_failed = |transfer: &Transfer| success(transfer) == "no";
-    text += &columns::filled(record, &SESSION_COLUMNS, rows, is_failed).fitted(limit);
+    let columns = SESSION_COLUMNS.iter().filter(|column| unit.has(column.column.0));
+    text += &columns::filled(record, columns, rows, is_failed).fitted(limit);
     if columns::is_short(record, rows) {
         let all = record.transfers.len();
         let failed = record.transfers.iter().filter(|transfer| is_failed(transfer)).count();
@@ -53,14 +56,14 @@ fn table_and_summary(record: &Record, rows: Rows, seats: usize, limit: Option<us
         text += &counted;
         text.push('\n');
     }
-    text += &summary(record, seats);
+    text += &summary(record, seats, unit);
     table::wrapped(&text, limit)
 }
 
 /// In the order of the page and of the CSV. A narrow terminal shows whether the copy arrived, how
 /// fast, and if not why; then what the client counted; then what the server did. What was kept of
 /// an earlier session has a column where a client kept something.
-const SESSION_COLUMNS: [TransferColumn; 12] = [
+const SESSION_COLUMNS: [TransferColumn; 13] = [
     TransferColumn::words(("seat", Align::Right, 0), |t| t.seat.to_string()),
     TransferColumn::words(("success", Align::Right, 0), |t| success(t).to_owned()),
     figures(("client\nbytes", 2), 0, |t| count(t.bytes_client)),
@@ -69,6 +72,7 @@ const SESSION_COLUMNS: [TransferColumn; 12] = [
     }),
     figures(("client\nseconds", 3), 6, |t| t.seconds_client.map(|s| s.as_secs_f64())),
     figures(("client\nMbit/s", 0), 3, Transfer::rate_client_mbit),
+    figures(("client\nMB/s", 0), 3, |t| Some(t.rate_client_mbit()? / 8.0)),
     TransferColumn::words(("client\nport", Align::Right, 6), |t| {
         or_dash(t.client.map(|at| at.port()))
     }),
@@ -138,7 +142,7 @@ fn ending(transfer: &Transfer) -> String {
 }
 
 /// The figures of the whole session, one a line.
-fn summary(record: &Record, seats: usize) -> String {
+fn summary(record: &Record, seats: usize, unit: RateUnit) -> String {
     let global = record.global();
     let complete = complete(record);
     // Figures of some clients must not look like figures of all.
@@ -153,7 +157,7 @@ fn summary(record: &Record, seats: usize) -> String {
     };
     let rate = match (global.rate_mbit, global.bytes) {
         (Some(rate), Some(bytes)) => {
-            format!("{} Mbit/s ({bytes} bytes in the slowest one's time)", mbit(rate))
+            format!("{} ({bytes} bytes in the slowest one's time)", unit.text(rate))
         }
         _ => "-".to_owned(),
     };
@@ -213,6 +217,31 @@ mod tests {
         time to verified    0.086000 s
         figures are consistent
         "#);
+    }
+
+    #[test]
+    fn rates_are_in_the_unit_that_is_asked_for() {
+        let record = sample::session(1, 1, 79);
+        let shown = |unit| session(&record, Rows::All, Layout { width: Some(80), unit });
+        let rows = |text: &str, about: &str| {
+            let about = |line: &&str| line.contains(about);
+            text.lines().filter(about).map(str::to_owned).collect::<Vec<_>>()
+        };
+        let (bits, bytes) = (shown(RateUnit::Mbit), shown(RateUnit::Mb));
+        let both = shown(RateUnit::Both);
+        assert_eq!(rows(&bits, "bit/s").len(), 2, "{bits}");
+        assert!(!bits.contains("MB/s") && !bytes.contains("bit/s"), "{bits}{bytes}");
+        insta::assert_snapshot!(both.lines().skip(4).take(4).collect::<Vec<_>>().join("\n"), @"
+                        client    client   client  client   server
+        seat  success    bytes   seconds   Mbit/s    MB/s    bytes  name  outcome
+        ----  -------  -------  --------  -------  ------  -------  ----  -------
+           1      yes  1000000  0.080000  100.000  12.500  1000000  C1
+        ");
+        // One MB in 80 ms: 100 Mbit/s are 12.5 MB/s.
+        assert_eq!(rows(&bytes, "C1").concat().matches(" 12.500 ").count(), 1, "{bytes}");
+        let global = "global rate         99.850 Mbit/s, 12.481 MB/s (1000000 bytes";
+        assert!(rows(&both, "global")[0].starts_with(global), "{both}");
+        assert!(rows(&bytes, "global")[0].contains("  12.481 MB/s ("), "{bytes}");
     }
 
     #[test]

@@ -4,7 +4,9 @@ use std::fmt::Write;
 
 use crate::{
     report::{
-        complete, grouped, is_measured, mean_client_mbit, mean_loss,
+        complete, grouped, is_measured,
+        layout::{Layout, RateUnit},
+        mean_client_mbit, mean_loss,
         median_range::MedianRange,
         overall,
         session_table::{mbit, released},
@@ -18,8 +20,9 @@ use crate::{
 const LOST: &str = "lost\n%";
 
 /// Many sessions: the table of tests, a row each, then for those that were repeated the medians
-/// with their ranges, then every number that does not add up; in `limit` columns of a terminal.
-pub fn trials(records: &[Record], limit: Option<usize>) -> String {
+/// with their ranges, then every number that does not add up.
+pub fn trials(records: &[Record], layout: impl Into<Layout>) -> String {
+    let Layout { width: limit, unit } = layout.into();
     let mut columns: Vec<ColumnOf<(usize, &Record)>> = vec![
         ("test", Align::Right, 0, |(test, _)| test.to_string()),
         ("date", Align::Left, 4, |(_, r)| or_dash(released(r))),
@@ -35,7 +38,9 @@ pub fn trials(records: &[Record], limit: Option<usize>) -> String {
         ("global\nMbit/s", Align::Right, 0, |(_, r)| {
             or_dash(overall(r).map(|(_, rate)| mbit(rate)))
         }),
+        ("global\nMB/s", Align::Right, 0, |(_, r)| or_dash(overall(r).map(|all| mb(all.1)))),
         ("mean client\nMbit/s", Align::Right, 2, |(_, r)| or_dash(mean_client_mbit(r).map(mbit))),
+        ("mean client\nMB/s", Align::Right, 2, |(_, r)| or_dash(mean_client_mbit(r).map(mb))),
         (LOST, Align::Right, 1, |(_, r)| or_dash(mean_loss(r).map(|loss| format!("{loss:.3}")))),
         ("skew\nus", Align::Right, 3, |(_, r)| or_dash(r.skew_us())),
         ("figures", Align::Left, 0, |(_, r)| {
@@ -44,7 +49,7 @@ pub fn trials(records: &[Record], limit: Option<usize>) -> String {
     ];
     // A column only where datagrams are counted.
     let counted = records.iter().any(|r| mean_loss(r).is_some());
-    columns.retain(|&(heading, ..)| counted || heading != LOST);
+    columns.retain(|&(heading, ..)| (counted || heading != LOST) && unit.has(heading));
     let tests: Vec<(usize, &Record)> = (1..).zip(records).collect();
     let table = Table::of(&columns, &tests);
     let mut invalid = String::new();
@@ -54,7 +59,7 @@ pub fn trials(records: &[Record], limit: Option<usize>) -> String {
         }
     }
     let mut text = table.fitted(limit);
-    let medians = medians(records);
+    let medians = medians(records, unit);
     if !medians.is_empty() {
         let medians = medians.fitted(limit);
         let _ = write!(text, "\nmedian (low to high) of the repeated tests\n{medians}");
@@ -67,11 +72,11 @@ pub fn trials(records: &[Record], limit: Option<usize>) -> String {
 
 /// A row for each test that was run more than once; of its runs only the sound ones count, for
 /// the others have figures of fewer clients.
-fn medians(records: &[Record]) -> Table {
+fn medians(records: &[Record], unit: RateUnit) -> Table {
     // Repetitions of one test.
     let tests = grouped(records.iter(), |run| (&run.file, run.via, run.clients));
     let repeated = tests.iter().filter(|runs| runs.len() > 1);
-    let columns: [ColumnOf<Vec<&Record>>; 7] = [
+    let mut columns: Vec<ColumnOf<Vec<&Record>>> = vec![
         ("via", Align::Left, 0, |runs| runs[0].via.to_string()),
         ("file", Align::Left, 2, |runs| runs[0].file.name.to_string()),
         ("clients", Align::Right, 0, |runs| runs[0].clients.to_string()),
@@ -86,8 +91,11 @@ fn medians(records: &[Record]) -> Table {
         ("global Mbit/s", Align::Right, 1, |runs| {
             spread(runs, tenths, |run| Some(overall(run)?.1))
         }),
+        ("global MB/s", Align::Right, 1, |runs| spread(runs, mb, |run| Some(overall(run)?.1))),
         ("mean client Mbit/s", Align::Right, 2, |runs| spread(runs, tenths, mean_client_mbit)),
+        ("mean client MB/s", Align::Right, 2, |runs| spread(runs, mb, mean_client_mbit)),
     ];
+    columns.retain(|&(heading, ..)| unit.has(heading));
     Table::of(&columns, repeated)
 }
 
@@ -108,6 +116,11 @@ fn spread(
     }))
 }
 
+/// A rate of so many Mbit/s in MB/s.
+fn mb(mbit: f64) -> String {
+    format!("{:.3}", mbit / 8.0)
+}
+
 /// A range has three figures, and a decimal of each is enough to compare runs by.
 fn tenths(figure: f64) -> String {
     format!("{figure:.1}")
@@ -117,6 +130,32 @@ fn tenths(figure: f64) -> String {
 mod tests {
     use super::*;
     use crate::{report::sample, transfer::Outcome};
+
+    #[test]
+    fn units_have_columns_of_their_own() {
+        let records = [sample::session(1, 2, 80), sample::session(2, 2, 60)];
+        let shown = |unit| trials(&records, Layout { width: None, unit });
+        insta::assert_snapshot!(shown(RateUnit::Both), @"
+                                                                                      slowest   global  global  mean client  mean client  skew
+        test  date                     via  file     size  clients  whole  verified         s   Mbit/s    MB/s       Mbit/s         MB/s    us  figures
+        ----  -----------------------  ---  -------  ----  -------  -----  --------  --------  -------  ------  -----------  -----------  ----  ----------
+           1  2026-09-21 14:13:21 UTC  tcp  1MB.bin  1 MB        2      2         2  0.082120  194.837  24.355       98.163       12.270    20  consistent
+           2  2026-09-21 14:13:22 UTC  tcp  1MB.bin  1 MB        2      2         2  0.062120  257.566  32.196      130.090       16.261    20  consistent
+
+        median (low to high) of the repeated tests
+        via  file     clients  runs                  slowest s           global Mbit/s                global MB/s     mean client Mbit/s           mean client MB/s
+        ---  -------  -------  ----  -------------------------  ----------------------  -------------------------  ---------------------  -------------------------
+        tcp  1MB.bin        2     2  0.0721 (0.0621 to 0.0821)  226.2 (194.8 to 257.6)  28.275 (24.355 to 32.196)  114.1 (98.2 to 130.1)  14.266 (12.270 to 16.261)
+        ");
+        let bytes = shown(RateUnit::Mb);
+        assert_eq!(
+            (bytes.matches("MB/s").count(), bytes.matches("bit/s").count()),
+            (4, 0),
+            "{bytes}"
+        );
+        let bits = shown(RateUnit::Mbit);
+        assert_eq!((bits.matches("MB/s").count(), bits.matches("bit/s").count()), (0, 4), "{bits}");
+    }
 
     #[test]
     fn many_sessions_make_a_table_with_medians_of_repeats() {

@@ -191,7 +191,8 @@ fn report_repeats_table_of_server_from_its_log() {
     let table = server.stdout().join("\n").trim_end().to_owned();
     assert_eq!(text(&reported.stdout).trim_end(), table, "the log holds what the server showed");
     let plots = ["--svg", "rates.svg", "--svg-loss", "losses.svg", "--svg-time", "times.svg"];
-    let csv = place.gatecast(&[&["report", log, "--csv"], &plots[..]].concat());
+    let each = ["--svg-client", "clients.svg", "--svg-rate", "course.svg"];
+    let csv = place.gatecast(&[&["report", log, "--csv"], &plots[..], &each].concat());
     assert_eq!(text(&csv.stdout).lines().count(), 1 + 3);
     let plot = |name| std::fs::read_to_string(place.path().join(name)).expect("written");
     assert!(plot("rates.svg").starts_with("<svg"));
@@ -199,6 +200,45 @@ fn report_repeats_table_of_server_from_its_log() {
     let times = plot("times.svg");
     assert!(times.contains("slowest (tcp)") && times.contains("mean (tcp)"), "{times}");
     assert!(plot("losses.svg").contains("no data"), "tcp counts none");
+    let (clients, course) = (plot("clients.svg"), plot("course.svg"));
+    assert!(clients.contains("tcp to 3, ") && !clients.contains("no data"), "{clients}");
+    assert!(course.contains("tcp to 3, ") && !course.contains("no data"), "{course}");
+    let both = place.gatecast(&["report", log, "--unit", "both"]);
+    let rates = text(&both.stdout).lines().find(|line| line.starts_with("global rate"));
+    assert!(rates.is_some_and(|line| line.contains(" Mbit/s, ")), "{both:?}");
+}
+
+#[test]
+fn log_says_how_far_each_client_was_when() {
+    for via in ["tcp", "udp"] {
+        let place = Place::new();
+        // 4 MB at 32 Mbit/s take a second.
+        let words = ["--clients", "2", "--size", "2MB", "--rate", "32mbit", "--via", via];
+        let output = place.gatecast(&[&["run"], &words[..]].concat());
+        assert_eq!(code(&output), 0, "{output:?}");
+        let logs = entries(&place.path().join("logs"));
+        let log = std::fs::read_to_string(&logs[0]).expect("text");
+        let rows: Vec<Vec<&str>> = log.lines().map(|line| line.split(" | ").collect()).collect();
+        let column = rows[0].iter().position(|name| *name == "samples").expect("a column");
+        assert_eq!(rows.len(), 1 + 2, "{log}");
+        for row in &rows[1..] {
+            let pair = |sample: &str| {
+                let (us, bytes) = sample.split_once(':').expect("a pair");
+                [us, bytes].map(|number| number.parse::<u64>().expect("a number"))
+            };
+            let samples: Vec<_> = row[column].split(' ').map(pair).collect();
+            assert!(samples.len() <= 32 && samples.is_sorted(), "{via}: {samples:?}");
+            let half = samples.iter().filter(|[_, bytes]| (1..2_000_000).contains(bytes));
+            assert!(half.count() > 0, "{via}: {samples:?}");
+            // The words around the payload are a few hundred bytes.
+            assert!(samples.iter().all(|[_, bytes]| *bytes < 2_100_000), "{via}: {samples:?}");
+        }
+        let log = logs[0].to_str().expect("UTF-8");
+        let report = place.gatecast(&["report", log, "--svg-rate", "course.svg"]);
+        assert_eq!(code(&report), 0, "{report:?}");
+        let course = std::fs::read_to_string(place.path().join("course.svg")).expect("written");
+        assert!(!course.contains("no data"), "{via}: {course}");
+    }
 }
 
 #[test]

@@ -270,6 +270,7 @@ fetch 127.0.0.1:NOBODY --name=
 fetch 127.0.0.1:NOBODY --via quic
 fetch 127.0.0.1:NOBODY --retry 5
 fetch 127.0.0.1:NOBODY --stall-limit 0s
+fetch 127.0.0.1:NOBODY --unit kbit
 fetch 127.0.0.1:NOBODY --sha1 abc
 fetch 127.0.0.1:NOBODY --copy fast
 fetch 127.0.0.1:NOBODY --key open.key

@@ -205,7 +205,7 @@ fn study_writes_results_and_resumes() {
         }
         assert_eq!(place.read("results.csv").lines().count(), 3);
         let page = place.read("report.html");
-        for name in ["makespan", "efficiency", "traffic", "completion"] {
+        for name in ["makespan", "mean", "efficiency", "traffic", "completion"] {
             let plot = place.read(&format!("{name}.svg"));
             assert!(plot.starts_with("<svg") && plot.contains("clients"), "{name}");
             assert!(page.contains(plot.trim()), "{name} is in the page");

@@ -285,14 +285,14 @@ mod tests {
         let half = &lines[1][..lines[1].len() / 2];
         assert_eq!(error(""), "line 1: cut before its end");
         assert_eq!(error(&header()[..20]), "line 1: cut before its end");
-        assert_eq!(error(&"x".repeat(LINE_MAX + 1)), "line 1: longer than 10240 bytes");
+        assert_eq!(error(&"x".repeat(LINE_MAX + 1)), "line 1: longer than 13312 bytes");
         let columns = header() + &lines[0] + half + "\n";
         assert!(error(&columns).starts_with("line 3: "), "{}", error(&columns));
         // What is read in pieces, because it is too long, is not a last line when more follows.
         let mut collector = Collector::default();
         let pushed = [header().as_bytes(), &[b'x'; LINE_MAX + 1], b"x\n"]
             .map(|line| collector.push(line).map_err(|error| error.to_string()));
-        assert_eq!(pushed, [Ok(()), Ok(()), Err("line 2: longer than 10240 bytes".to_owned())]);
+        assert_eq!(pushed, [Ok(()), Ok(()), Err("line 2: longer than 13312 bytes".to_owned())]);
     }
 
     #[test]
@@ -324,9 +324,9 @@ mod tests {
         assert_eq!(collect(new.as_bytes()), Ok(vec![of(true)]));
         // A line is as wide as the header before it.
         let mixed = more(&header(), "mood") + &lines(&of(true))[0];
-        assert_eq!(error(&mixed), "line 2: 88 columns where 89 belong");
+        assert_eq!(error(&mixed), "line 2: 89 columns where 90 belong");
         let mixed = old + &lines(&of(false))[0];
-        assert_eq!(error(&mixed), "line 6: 88 columns where 55 belong");
+        assert_eq!(error(&mixed), "line 6: 89 columns where 55 belong");
     }
 
     #[test]
@@ -367,6 +367,6 @@ mod tests {
         let error = collect(&log).expect_err("not text");
         assert_eq!((error.line, error.why), (2, DecodeError("not UTF-8".to_owned())));
         let log = header() + &"x".repeat(LINE_MAX) + "\n";
-        assert_eq!(self::error(&log), "line 2: longer than 10240 bytes");
+        assert_eq!(self::error(&log), "line 2: longer than 13312 bytes");
     }
 }

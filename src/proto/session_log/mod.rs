@@ -39,6 +39,7 @@ use crate::{
     text::{FileName, unescape},
     transfer::{
         AutoChoice, ClockId, Counts, Evidence, Outcome, Record, Transfer, auto::AutoFigures,
+        samples,
     },
     units::Moment,
 };
@@ -65,7 +66,8 @@ fn cells(record: &Record, transfer: &Transfer) -> Vec<String> {
     let why = or_missing(record.auto.as_ref().map(|auto| outside(&auto.why, WHY_MAX)));
     let figures = record.auto.as_ref().map(|auto| auto.figures).unwrap_or_default();
     let auto = [why].into_iter().chain(figures.values().into_iter().map(or_missing));
-    before.chain(counts).chain([key]).chain(evidence).chain(auto).chain([machine]).collect()
+    let last = [or_missing(samples::text(&transfer.samples)), machine];
+    before.chain(counts).chain([key]).chain(evidence).chain(auto).chain(last).collect()
 }
 
 /// Reads a line, which must have its end: a record of one transfer.
@@ -139,6 +141,8 @@ fn read(cells: &mut Cells<'_, '_>) -> Result<Record, DecodeError> {
     // Figures without the text do not come back in `cells` and are refused there.
     let figures = AutoFigures::from_values(cells.numbers()?);
     record.auto = why.map(|why| AutoChoice { figures, why });
+    // Too many, or some that fall, do not come back in `cells` and are refused there.
+    transfer.samples = cells.optional("samples", samples::read)?.unwrap_or_default();
     let words = |text: &str| unescape(text.strip_prefix('[')?.strip_suffix(']')?);
     record.machine = cells.optional("an escaped text in brackets", words)?;
     // One without the other does not come back in `cells` and is refused there.

@@ -61,8 +61,8 @@ fn column<'a>(line: &'a str, name: &str) -> &'a str {
 #[test]
 fn line_reads_as_the_lab_expects() {
     insta::assert_snapshot!(header() + &written(&line(full())), @r#"
-    session | seat | date | time | via | file | size | client_bytes | client_s | client_mbit | client_port | server_bytes | server_s | server_mbit | server_port | verdict | verified | reason | name | client | server | clients | sha1 | resumed | verified_s | durable_s | woke_us | first_server_us | first_client_us | clock | sender | lost | duplicate | reordered | jitter_us | retransmitted | bytes_from_server | bytes_from_peers | offered | local_drop | network_lost | host_rx_drop | delivered | unique | corrupt | foreign | late | unheard | reorder_extent | loss_burst | jitter_p50_us | jitter_p95_us | jitter_p99_us | delay_us | delay_max_us | key | read_us | write_us | hash_us | sync_us | cpu_us | cpu_wait_us | busy_us | rwnd_limited_us | sndbuf_limited_us | segments | segments_again | min_rtt_us | rtt_us | delivery_rate | queued_bytes | paced_us | server_link_us | buffer_full_us | repair_us | rate_cuts | client_link_us | buffer_bytes | auto | auto_server_up_bit_s | auto_least_down_bit_s | auto_group_bit_s | auto_group_lost_permille | auto_measured_us | auto_tcp_us | auto_swarm_us | auto_multicast_us | machine
-    00abcdef01234567 | 3 | 2026-09-21 | 14:13:20.000000 | tcp | 100MB.bin | 100000000 | 100000000 | 8.000001 | 100.000 | 50123 | 100000000 | 16.000000 | 50.000 | 8080 | complete | yes | - | PC-07 | 10.0.0.4:50123 | [fe80::1%2]:8080 | 25 | 3c5b492776742690efb6a0f1fd8508693400e2cc | 0 | - | - | 12 | - | 18446744073709551615 | 7 | sendfile, bbr | 0 | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | yes | 1700000 | - | - | - | - | - | - | - | - | - | - | - | - | - | 0 | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | [gatecast 0.1.0; Linux 6.1]
+    session | seat | date | time | via | file | size | client_bytes | client_s | client_mbit | client_port | server_bytes | server_s | server_mbit | server_port | verdict | verified | reason | name | client | server | clients | sha1 | resumed | verified_s | durable_s | woke_us | first_server_us | first_client_us | clock | sender | lost | duplicate | reordered | jitter_us | retransmitted | bytes_from_server | bytes_from_peers | offered | local_drop | network_lost | host_rx_drop | delivered | unique | corrupt | foreign | late | unheard | reorder_extent | loss_burst | jitter_p50_us | jitter_p95_us | jitter_p99_us | delay_us | delay_max_us | key | read_us | write_us | hash_us | sync_us | cpu_us | cpu_wait_us | busy_us | rwnd_limited_us | sndbuf_limited_us | segments | segments_again | min_rtt_us | rtt_us | delivery_rate | queued_bytes | paced_us | server_link_us | buffer_full_us | repair_us | rate_cuts | client_link_us | buffer_bytes | auto | auto_server_up_bit_s | auto_least_down_bit_s | auto_group_bit_s | auto_group_lost_permille | auto_measured_us | auto_tcp_us | auto_swarm_us | auto_multicast_us | samples | machine
+    00abcdef01234567 | 3 | 2026-09-21 | 14:13:20.000000 | tcp | 100MB.bin | 100000000 | 100000000 | 8.000001 | 100.000 | 50123 | 100000000 | 16.000000 | 50.000 | 8080 | complete | yes | - | PC-07 | 10.0.0.4:50123 | [fe80::1%2]:8080 | 25 | 3c5b492776742690efb6a0f1fd8508693400e2cc | 0 | - | - | 12 | - | 18446744073709551615 | 7 | sendfile, bbr | 0 | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | yes | 1700000 | - | - | - | - | - | - | - | - | - | - | - | - | - | 0 | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | [gatecast 0.1.0; Linux 6.1]
     "#);
 }
 
@@ -105,6 +105,9 @@ fn longest_texts_make_a_readable_line() {
     let mut transfer = full();
     transfer.name = "\u{1b}".repeat(CLIENT_NAME_MAX);
     transfer.reason = Some("\u{1b}".repeat(REASON_MAX));
+    (0..64)
+        .rev()
+        .for_each(|less| samples::push(&mut transfer.samples, u64::MAX - less, u64::MAX - less));
     let mut line = line(transfer);
     line.file.name = FileName::new(&"|".repeat(255)).expect("no control");
     line.sender = Some("\u{1b}".repeat(SENDER_MAX));
@@ -152,6 +155,7 @@ fn cut_line_is_an_error_wherever_it_is_cut() {
 #[test]
 fn changed_figure_is_named_with_its_column() {
     let encoded = written(&line(full()));
+    let too_many = (1..=33).map(|at| format!("{at}:{at}")).collect::<Vec<_>>().join(" ");
     for (name, forged) in [
         ("session", "00ABCDEF01234567"),
         ("seat", "03"),
@@ -180,6 +184,11 @@ fn changed_figure_is_named_with_its_column() {
         ("lost", "-1"),
         ("bytes_from_peers", "18446744073709551616"),
         ("key", "no"),
+        ("samples", ""),
+        ("samples", "1:2 3"),
+        ("samples", "1:2 2:1"),
+        ("samples", "2:1 1:2"),
+        ("samples", &too_many),
     ] {
         let place = COLUMNS.iter().position(|&c| c == name).expect("a column");
         let mut cells: Vec<&str> = encoded.trim_end().split(SEPARATOR).collect();
@@ -213,8 +222,9 @@ fn figures() -> impl Strategy<Value = Transfer> {
         (whole_micros(), whole_micros(), any::<Option<(u64, u64)>>()),
         proptest::array::uniform24(bytes()),
         proptest::array::uniform22(bytes()),
+        proptest::collection::vec(any::<(u64, u64)>(), 0..40),
     )
-        .prop_map(|(who, bytes, times, firsts, counts, evidence)| {
+        .prop_map(|(who, bytes, times, firsts, counts, evidence, samples)| {
             let mut transfer = Transfer::new(SeatId(who.0), who.1, Outcome::ALL[who.2]);
             transfer.reason = who.3;
             transfer.client = bytes.0;
@@ -232,6 +242,9 @@ fn figures() -> impl Strategy<Value = Transfer> {
             transfer.first_client = firsts.2.map(|(id, at)| (ClockId(id), Moment(at)));
             transfer.counts = Counts::from_values(counts);
             transfer.evidence = Evidence::from_values(evidence);
+            samples
+                .into_iter()
+                .for_each(|(us, bytes)| samples::push(&mut transfer.samples, us, bytes));
             transfer
         })
 }

@@ -1,4 +1,4 @@
-//! Line charts as SVG, written by hand: series with markers and error bars, dashed references,
+//! Charts as SVG, written by hand: lines with markers and error bars, dashed references, bars,
 //! ticks at round numbers, and a legend beside the plot where it hides nothing.
 //!
 //! A chart is one self-contained text: no scripts, no fonts or pictures from elsewhere. Series
@@ -17,7 +17,7 @@ use self::{
     scale::{Scale, is_drawable, labels, without_collisions},
 };
 
-/// A line chart; [`Chart::to_svg`] draws it.
+/// A chart; [`Chart::to_svg`] draws it.
 #[derive(Clone, Debug, Default)]
 pub struct Chart {
     /// What it shows, one line.
@@ -44,6 +44,8 @@ pub struct Series {
     /// Has colour and marker of the series before it, the marker hollow: another figure of the
     /// same thing.
     pub companion: bool,
+    /// Drawn as bars from the floor, which reach from so far left of their points to so far right.
+    pub bars: Option<(f64, f64)>,
 }
 
 /// A point of a series.
@@ -100,7 +102,12 @@ impl Chart {
             let series = self.series.iter().flat_map(|series| &series.points);
             series.filter(|point| point.is_drawable())
         };
-        let x = Scale::new(&self.x, points().map(|p| p.x), LEFT, LEFT + PLOT_WIDTH);
+        let across = self.series.iter().flat_map(|series| {
+            let (left, right) = series.bars.unwrap_or_default();
+            let drawable = series.points.iter().filter(|point| point.is_drawable());
+            drawable.flat_map(move |point| [point.x - left, point.x + right])
+        });
+        let x = Scale::new(&self.x, across, LEFT, LEFT + PLOT_WIDTH);
         let heights = points().flat_map(|point| {
             let (low, high) = point.range.unwrap_or((point.y, point.y));
             [point.y, low, high]
@@ -217,7 +224,7 @@ impl Chart {
                 svg,
                 "<path d=\"M{left} {at:.1}h32\" stroke=\"{colour}\" stroke-width=\"2\"{dashes}/>"
             );
-            if !series.reference {
+            if !series.reference && series.bars.is_none() {
                 *svg += &marker(place, series.companion, left + 16.0, at);
             }
             let name = clipped(&series.name, NAME_MAX);
@@ -233,6 +240,15 @@ fn draw_series(svg: &mut String, place: usize, series: &Series, x: &Scale, y: &S
         let inside = |point: &&Point| x.holds(point.x) && y.holds(point.y);
         series.points.iter().filter(inside)
     };
+    if let Some((left, right)) = series.bars {
+        for point in drawn() {
+            let (left, right) = (x.pixel(point.x - left), x.pixel(point.x + right));
+            let (at, floor) = (y.pixel(point.y), y.start);
+            let shape = format!("M{left:.2} {floor:.2}V{at:.2}H{right:.2}V{floor:.2}z");
+            let _ = writeln!(svg, "<path d=\"{shape}\" fill=\"{colour}\"/>");
+        }
+        return;
+    }
     let mut line = String::new();
     for point in drawn() {
         let letter = if line.is_empty() { 'M' } else { 'L' };

@@ -48,6 +48,7 @@ pub mod measure;
 mod pending;
 pub mod release;
 mod roster;
+mod samples;
 pub mod seat;
 mod seat_connection;
 mod seat_limits;
@@ -166,6 +167,7 @@ impl Gate {
             resumed: 0,
             given_up: None,
             call: None,
+            samples: Vec::new(),
         };
         state.seats.insert(id, seat);
         self.changed.notify_all();
@@ -402,18 +404,26 @@ impl Gate {
         let mut state = self.lock();
         let info = &self.session.source.info;
         let mut limits = SeatLimits::new(info.bytes, self.session.stall);
+        let (mut wait, mut look) = (samples::LEAST, Duration::ZERO);
         while !state.seats.values().all(|seat| matches!(seat.phase, SeatPhase::Finished(_))) {
-            let before = clock::now();
+            let (before, stops) = (clock::now(), self.stopping.load(Ordering::Relaxed));
+            let limit = if stops { TICK } else { wait };
             let waited =
-                self.changed.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner);
+                self.changed.wait_timeout(state, limit).unwrap_or_else(PoisonError::into_inner);
             state = waited.0;
-            if waited.1.timed_out() && self.stopping.load(Ordering::Relaxed) {
+            if waited.1.timed_out() && stops {
                 state.close_connections(|_| true);
             }
+            wait = TICK;
             if let GatePhase::Released(release) = &state.phase {
                 let release = Arc::clone(release);
-                release.note_gap(clock::now().since(before).saturating_sub(TICK));
+                release.note_gap(clock::now().since(before).saturating_sub(limit));
                 limits.close_late(&mut state, &release);
+                let took = clock::now().since(release.released());
+                if took >= look {
+                    look = samples::take(&mut state, self.send_session().fills_control(), took);
+                }
+                wait = look.saturating_sub(took).min(TICK);
             }
         }
     }

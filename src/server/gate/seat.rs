@@ -136,6 +136,8 @@ impl Seat {
         if self.is_released() {
             let fills_control = self.send_session().fills_control();
             transfer.evidence = transfer.evidence.or(self.evidence(fills_control));
+            let known = self.gate.lock().seats.get(&self.id).map(|seat| seat.samples.clone());
+            transfer.samples = known.unwrap_or_default();
         }
         if transfer.reason.is_none() && self.is_released() {
             transfer.reason = self.release().disturbed();

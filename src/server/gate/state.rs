@@ -50,6 +50,8 @@ pub(super) struct TakenSeat {
     pub(super) resumed: u64,
     /// What its thread is to do.
     pub(super) call: Option<SeatCall>,
+    /// How far it was when.
+    pub(super) samples: Vec<(u64, u64)>,
 }
 
 /// What a seat's thread is to do while it waits.

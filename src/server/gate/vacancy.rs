@@ -160,6 +160,7 @@ mod tests {
             moved: Arc::default(),
             resumed: 0,
             call: None,
+            samples: Vec::new(),
             given_up: None,
         };
         let seats: BTreeMap<_, _> = (1..).map(SeatId).zip(seats.iter().map(seat)).collect();

@@ -1,6 +1,6 @@
 //! A study's plots, drawn by [`report::plot`](crate::report::plot).
 //!
-//! One set for each file size, rate and loss: makespan, efficiency, bytes sent, and how the
+//! One set for each file size, rate and loss: makespan, mean time, efficiency, bytes sent, and how the
 //! clients of the largest run came to their ends one after another. Where several losses were
 //! measured, makespan against loss as well.
 
@@ -59,6 +59,11 @@ pub fn all(results: &Results) -> Vec<Figure> {
                 "Release until the last client's last byte, against the least that the links \
                  allow where that is known.",
                 plotted.makespan(),
+            ),
+            (
+                "mean",
+                "Release until a client's last byte, the mean of all clients.",
+                plotted.mean(),
             ),
             (
                 "efficiency",
@@ -128,6 +133,13 @@ impl Plotted<'_> {
         add_bounds(&mut series, &self.rows, clients);
         let how = repeats_with_bars(&self.rows);
         self.chart("Makespan against number of clients", &how, MAKESPAN_LABEL, series)
+    }
+
+    fn mean(&self) -> Chart {
+        let point = |row: &StudyRow| Some(Point::new(clients(row), row.client_mean_s?));
+        let series = by_way(self.results, &self.rows, point);
+        let (title, how) = ("Mean time against number of clients", repeats(&self.rows));
+        self.chart(title, &how, "release to last byte, mean of clients (s)", series)
     }
 
     fn efficiency(&self) -> Chart {

@@ -124,9 +124,9 @@ mod tests {
         results.environment.command = vec!["gatecast".to_owned(), evil.to_owned()];
         let figures = figure::all(&results);
         let names: Vec<&str> = figures.iter().map(|figure| &figure.name[..]).collect();
-        assert_eq!(names, ["makespan", "efficiency", "traffic", "completion"]);
+        assert_eq!(names, ["makespan", "mean", "efficiency", "traffic", "completion"]);
         let page = html(&results, &figures);
-        assert_eq!(page.matches("<svg").count(), 4);
+        assert_eq!(page.matches("<svg").count(), 5);
         assert!(page.contains("Failed runs"));
         assert!(page.contains("sample links; medians of 3 runs. Every copy"));
         // What was measured stands before how it looks.
