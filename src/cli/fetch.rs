@@ -331,8 +331,7 @@ fn target(args: &FetchArgs) -> Result<HttpTarget> {
         return Err(Error::usage("an http:// URL is fetched --via http"));
     }
     if args.file.is_some() {
-        let what = "an http:// URL names its file, so no other can be given";
-        return Err(Error::usage(what));
+        return Err(Error::usage("an http:// URL names its file, so no other can be given"));
     }
     if args.server.ends_with(".torrent") && args.sha1.is_none() {
         let what =
