@@ -645,7 +645,7 @@ fn hostile_log_is_refused_and_escaped() {
         let mut cases: Vec<(Vec<u8>, &str)> = vec![
             (Vec::new(), "cut before its end"),
             (b"\x1b[2J\n".to_vec(), "the header's column 1 is '\\u{1b}[2J'"),
-            (vec![b'x'; 1 << 20], "longer than 10240 bytes"),
+            (vec![b'x'; 1 << 20], "longer than 13312 bytes"),
             ([&honest[..], b"\xff\xfe\n"].concat(), "line 3"),
             ([&honest[..], b"\n"].concat(), "line 3"),
             ([&honest[..], &honest[at_line_2..at_line_2 + 40], b"\n"].concat(), "line 3"),

@@ -11,6 +11,8 @@ pub(super) struct EndTimer {
     pub(super) round: u32,
     /// The datagrams that were numbered when the round began.
     pub(super) pkt: u32,
+    /// The same when the last END was sent.
+    pub(super) asked_pkt: u32,
     /// When the next END may be sent.
     pub(super) due: Moment,
     /// How long after an END the next one is due. It grows from END to END.
@@ -21,7 +23,7 @@ pub(super) struct EndTimer {
 impl EndTimer {
     /// `pauses` are the first and the longest pause between two ENDs.
     pub(super) fn new(pauses: Range<Duration>, now: Moment) -> Self {
-        Self { round: 0, pkt: 0, due: now, pause: pauses.start, pauses }
+        Self { round: 0, pkt: 0, asked_pkt: 0, due: now, pause: pauses.start, pauses }
     }
 
     /// The next pause is the first again.
@@ -38,6 +40,7 @@ impl EndTimer {
     /// The END of this round, sent now.
     pub(super) fn transmit(&mut self, pkts: u32, upto: u32, now: Moment) -> Transmit {
         self.due = now.after(self.pause);
+        self.asked_pkt = pkts;
         self.pause = (self.pause * 3 / 2).min(self.pauses.end);
         Transmit::End { pkts, upto, round: self.round }
     }

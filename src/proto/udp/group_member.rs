@@ -41,10 +41,12 @@ impl GroupMember {
         Self { window, seen, liveness, ..Self::default() }
     }
 
-    /// How many blocks it lacks.
-    pub(super) fn lacked(&self) -> u64 {
-        let ranges = self.missing.iter();
-        ranges.map(|range| u64::from(range.end - range.start)).sum()
+    /// How many blocks it lacks, without those of `queued`.
+    pub(super) fn lacked(&self, queued: &[u32]) -> u64 {
+        let before = |end| queued.partition_point(|&block| block < end) as u64;
+        let lacked =
+            |r: &Range<u32>| u64::from(r.end - r.start) - (before(r.end) - before(r.start));
+        self.missing.iter().map(lacked).sum()
     }
 
     /// Adds a report's list to the answer that it is a part of.

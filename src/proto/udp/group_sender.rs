@@ -1,8 +1,9 @@
 //! The sender to a group: one stream for all, then rounds of repair.
 //!
-//! The first pass sends every block in order. Then an END asks, each client reports what it lacks,
-//! losses of different clients are combined ([`xor`]) and sent, and an END asks again, until no
-//! client lacks anything.
+//! The first pass sends every block in order. Every [`EARLY`] datagrams an END asks, each client
+//! reports what it lacks, and losses of different clients are combined ([`xor`]) and sent before the
+//! pass goes on. After it an END asks again after each round of repair, until no client lacks
+//! anything.
 //!
 //! A client is set aside when it does not answer, when it lacks more than a quarter of the file
 //! while others do not, or when it has stalled half the group for [`HOLD_MAX`]. The others are
@@ -46,8 +47,11 @@ pub struct GroupSender {
     /// What is lacked from here on is not in `repair` yet.
     planned: u32,
     ends: EndTimer,
-    /// When this round's first END was sent; `None` while there is something to send.
+    /// When this round's first END was sent; `None` while no answer is waited for.
     asked: Option<Moment>,
+    /// The blocks that waited in `repair` when this round began, in order: who lacks one has not
+    /// been sent it yet.
+    queued: Vec<u32>,
     faults: Vec<(u16, Fault)>,
     stragglers: Vec<Straggler>,
     /// When something to send was asked for last.
@@ -81,6 +85,17 @@ pub const HOLD_MAX: Duration = Duration::from_secs(1);
 /// Blocks of the file whose repair is planned at once: a line of a few bytes may say that a whole
 /// file is lacked, and a plan takes some 100 bytes a block.
 const SECTION: u32 = 1 << 17;
+
+/// In the pass a round begins after so many datagrams. To recover a block a client reads up to
+/// nineteen others, which would all fall into the end.
+const EARLY: u32 = 2048;
+
+/// So many datagrams before the end of the pass or of a long round the next round begins, so that
+/// its repair is planned when they have been sent.
+const AHEAD: u32 = 256;
+
+/// Datagrams between two ENDs of one round, as one may be lost.
+const AGAIN: u32 = 64;
 
 /// First and longest pause between two ENDs: short at first, because one may be lost.
 const PAUSE: Range<Duration> = Duration::from_millis(6)..Duration::from_millis(100);
@@ -176,38 +191,64 @@ impl GroupSender {
             return None;
         }
         self.plan_next();
-        if self.is_sent() {
-            self.collect(now);
-        }
-        if !self.is_open(now) {
+        self.collect(now);
+        if self.is_question_due() {
+            self.ends.due = now;
             return self.ask(now);
         }
-        let transmit = if self.next_new < self.blocks {
-            self.next_new += 1;
-            self.passed_at = (self.next_new == self.blocks).then_some(now);
-            Transmit::Data { pkt: self.pkt, block: self.next_new - 1, again: false }
-        } else if let Some(mut blocks) = self.repair.pop_front() {
+        if !self.is_open(now) {
+            // In the pass each END is a new question: an answer tells what has been seen.
+            self.asked = self.asked.filter(|_| self.next_new == self.blocks || now < self.ends.due);
+            return self.ask(now);
+        }
+        let transmit = if let Some(mut blocks) = self.repair.pop_front() {
             if blocks.len() == 1 {
                 Transmit::Data { pkt: self.pkt, block: blocks.pop().expect("one"), again: true }
             } else {
                 Transmit::Xor { pkt: self.pkt, blocks }
             }
+        } else if self.next_new < self.blocks {
+            self.next_new += 1;
+            if self.next_new == self.blocks {
+                self.passed_at = Some(now);
+                // From now on who does not answer is waited for.
+                self.asked = self.asked.map(|_| now);
+            }
+            Transmit::Data { pkt: self.pkt, block: self.next_new - 1, again: false }
         } else {
             return self.ask(now);
         };
         self.pkt = self.pkt.wrapping_add(1);
         self.sent += 1;
-        self.asked = None;
         self.plan_next();
-        let done = self.is_sent();
-        self.ends.reset_pause();
-        self.ends.due = if done { now } else { now.after(self.ends.pause * 4) };
+        if self.asked.is_none() {
+            self.ends.reset_pause();
+            let pause = if self.is_sent() { Duration::ZERO } else { self.ends.pause * 4 };
+            self.ends.due = now.after(pause);
+        }
         Some(transmit)
+    }
+
+    /// Datagrams until the end of the pass or the round; `None` while a part of it is not planned.
+    fn left(&self) -> Option<usize> {
+        let new = (self.blocks - self.next_new) as usize;
+        (self.planned == self.blocks).then(|| new + self.repair.len())
+    }
+
+    /// True when an END is to be sent although there are datagrams to send.
+    fn is_question_due(&self) -> bool {
+        let since = self.pkt.wrapping_sub(self.ends.asked_pkt);
+        match self.left() {
+            None | Some(0) => false,
+            Some(_) if self.asked.is_some() => since >= AGAIN,
+            Some(left) if left <= AHEAD as usize => since >= AHEAD,
+            Some(_) => since >= EARLY && self.next_new < self.blocks,
+        }
     }
 
     /// True when the pass or the round is over.
     fn is_sent(&self) -> bool {
-        self.next_new == self.blocks && self.repair.is_empty() && self.planned == self.blocks
+        self.left() == Some(0)
     }
 
     fn remove_unresponsive(&mut self, now: Moment) {
@@ -287,32 +328,38 @@ impl GroupSender {
         };
         let round = self.ends.round;
         let answered = |member: &GroupMember| member.answered == round;
-        let waiting = self.members.values().any(|m| !m.aside && !answered(m));
-        if waiting && now < asked.after(LAG) || !self.members.values().any(answered) {
+        let passed = self.next_new == self.blocks;
+        // In the pass the sending goes on, so that an answer may take its time.
+        let is_late =
+            |m: &GroupMember| now >= if passed { asked } else { m.liveness.reported_at }.after(LAG);
+        let awaited = |m: &GroupMember| !m.aside && !answered(m) && !is_late(m);
+        if self.members.values().any(awaited) || !self.members.values().any(answered) {
             return;
         }
-        for member in self.members.values_mut().filter(|m| m.answered != round) {
-            (member.aside, member.slow) = (true, true);
+        if passed {
+            for member in self.members.values_mut().filter(|m| m.answered != round) {
+                (member.aside, member.slow) = (true, true);
+            }
         }
         self.set_aside();
-        let (faults, blocks) = (&mut self.faults, self.blocks);
+        let (faults, blocks, queued) = (&mut self.faults, self.blocks, &self.queued);
         self.members.retain(|&client, member| {
             if member.aside {
                 return true;
             }
-            member.rounds += 1;
-            let lacked = member.lacked().min(u64::from(blocks));
+            let lacked = member.lacked(queued).min(u64::from(blocks));
+            member.rounds += u32::from(lacked > 0 && passed);
             let greedy = member.liveness.spend(lacked).is_err() || member.rounds > ROUNDS_MAX;
             if greedy {
                 faults.push((client, Fault::Greedy));
             }
             !greedy
         });
+        self.asked = None;
         self.planned = 0;
         self.plan_next();
-        // No client lacks anything: those that have the whole file are about to report it.
-        if self.repair.is_empty() {
-            self.asked = Some(now);
+        if self.is_sent() && self.ends.asked_pkt != self.pkt {
+            self.ends.due = now;
         }
     }
 
@@ -320,10 +367,12 @@ impl GroupSender {
     fn set_aside(&mut self) {
         let round = self.ends.round;
         let answered = self.members.values().filter(|m| m.answered == round);
-        let least = answered.map(GroupMember::lacked).min().unwrap_or(0);
-        let much = (u64::from(self.blocks) / 4).max(4 * least);
+        let least = answered.map(|m| m.lacked(&self.queued)).min().unwrap_or(0);
+        // In the pass a round is about some EARLY blocks.
+        let asked = if self.next_new < self.blocks { EARLY.min(self.blocks) } else { self.blocks };
+        let much = (u64::from(asked) / 4).max(4 * least);
         for member in self.members.values_mut().filter(|m| m.answered == round) {
-            member.aside = member.lacked() > much;
+            member.aside = member.lacked(&self.queued) > much;
         }
     }
 
@@ -345,28 +394,35 @@ impl GroupSender {
             let ranges = member.missing[first..].iter();
             for range in ranges.take_while(|range| range.start < section.end) {
                 for block in range.start.max(section.start)..range.end.min(section.end) {
-                    *lacked.entry(block).or_default() |= 1 << (place % xor::LACKERS_MAX);
+                    if self.queued.binary_search(&block).is_err() {
+                        *lacked.entry(block).or_default() |= 1 << (place % xor::LACKERS_MAX);
+                    }
                 }
             }
         }
-        if active().count() <= xor::LACKERS_MAX {
-            xor::group(lacked.into_iter().collect())
-        } else {
-            lacked.into_keys().map(|block| vec![block]).collect()
+        if active().count() > xor::LACKERS_MAX {
+            return lacked.into_keys().map(|block| vec![block]).collect();
         }
+        let losses: usize = lacked.values().map(|lackers| lackers.count_ones() as usize).sum();
+        let mut groups = xor::group(lacked.into_iter().collect());
+        if self.next_new < self.blocks {
+            // The last ones are of the clients that lost most. With the next round's losses they
+            // can be combined better.
+            groups.truncate(losses.div_ceil(active().count().max(1)));
+        }
+        groups
     }
 
     fn ask(&mut self, now: Moment) -> Option<Transmit> {
         if now < self.ends.due {
             return None;
         }
-        let pass_over = self.is_sent();
-        let answered = |member: &GroupMember| member.answered == self.ends.round;
-        let all_answered = self.members.values().all(answered);
         // The same question again while an answer is missing; otherwise the next one.
-        if self.asked.is_none() || !pass_over || all_answered {
+        if self.asked.is_none() {
             self.ends.next_round(self.pkt);
-            self.asked = pass_over.then_some(now);
+            self.asked = Some(now);
+            self.queued = self.repair.iter().flatten().copied().collect();
+            self.queued.sort_unstable();
         }
         self.sent += 1;
         Some(self.ends.transmit(self.pkt, self.next_new, now))

@@ -77,30 +77,30 @@ fn the_table_of_loss_clients_and_size() {
     udp             13    3000    1%       1.011        1.011
     udp             13    3000    5%       1.052        1.051
     udp             13    3000   20%       1.252        1.251
-    multicast        1     300    0%       1.017        1.003
-    multicast        1     300    1%       1.050        1.013
-    multicast        1     300    5%       1.119        1.060
-    multicast        1     300   20%       1.349        1.267
-    multicast        1    3000    0%       1.002        1.000
-    multicast        1    3000    1%       1.013        1.009
-    multicast        1    3000    5%       1.060        1.054
-    multicast        1    3000   20%       1.284        1.250
-    multicast        4     300    0%       1.017        1.003
-    multicast        4     300    1%       1.067        1.020
-    multicast        4     300    5%       1.165        1.080
-    multicast        4     300   20%       1.980        1.327
-    multicast        4    3000    0%       1.002        1.000
-    multicast        4    3000    1%       1.021        1.013
-    multicast        4    3000    5%       1.088        1.059
-    multicast        4    3000   20%       1.385        1.268
-    multicast       13     300    0%       1.017        1.003
-    multicast       13     300    1%       1.198        1.030
-    multicast       13     300    5%       1.269        1.093
-    multicast       13     300   20%       2.663        1.367
-    multicast       13    3000    0%       1.002        1.000
-    multicast       13    3000    1%       1.033        1.015
-    multicast       13    3000    5%       1.090        1.061
-    multicast       13    3000   20%       1.474        1.284
+    multicast        1     300    0%       1.020        1.007
+    multicast        1     300    1%       1.027        1.013
+    multicast        1     300    5%       1.097        1.060
+    multicast        1     300   20%       1.370        1.267
+    multicast        1    3000    0%       1.002        1.001
+    multicast        1    3000    1%       1.013        1.010
+    multicast        1    3000    5%       1.058        1.055
+    multicast        1    3000   20%       1.278        1.250
+    multicast        4     300    0%       1.020        1.007
+    multicast        4     300    1%       1.077        1.027
+    multicast        4     300    5%       1.124        1.077
+    multicast        4     300   20%       1.663        1.333
+    multicast        4    3000    0%       1.002        1.001
+    multicast        4    3000    1%       1.018        1.013
+    multicast        4    3000    5%       1.071        1.058
+    multicast        4    3000   20%       1.321        1.268
+    multicast       13     300    0%       1.020        1.007
+    multicast       13     300    1%       1.128        1.027
+    multicast       13     300    5%       1.253        1.100
+    multicast       13     300   20%       2.313        1.377
+    multicast       13    3000    0%       1.002        1.001
+    multicast       13    3000    1%       1.031        1.016
+    multicast       13    3000    5%       1.108        1.061
+    multicast       13    3000   20%       1.406        1.286
     "#);
 }
 

@@ -18,7 +18,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use crate::{
     net::{
-        clock,
+        self, clock,
         link_queue::LinkQueue,
         pacing::{BURST, Pacer},
     },
@@ -178,6 +178,10 @@ impl SendLoop {
             let burst = catch_up(self.spec.via, rate, self.spec.datagram, windows);
             Pacer::with_burst(rate, burst)
         });
+        if self.group.is_some() {
+            // Whenever it waits for a CPU, all clients wait.
+            net::raise_priority();
+        }
         loop {
             // Not all of them: a client that reports without end must not stop the sending.
             for command in commands.try_iter().take(COMMANDS_AT_ONCE) {

@@ -268,12 +268,16 @@ fn repair_of_a_large_file_is_planned_in_sections() {
     assert_eq!(until_asked(&mut cast), (vec![], 1));
     cast.handle_report(1, &report(1, blocks, vec![0..blocks]), NOW);
     let mut next = 0;
-    while let Some(Transmit::Data { block, again, .. }) = cast.poll_transmit(NOW) {
-        assert_eq!((block, again), (next, true));
-        assert!(cast.repair.len() <= SECTION as usize);
-        next += 1;
+    while next < blocks {
+        match cast.poll_transmit(NOW) {
+            Some(Transmit::Data { block, again, .. }) => {
+                assert_eq!((block, again), (next, true), "all of it, in order");
+                assert!(cast.repair.len() <= SECTION as usize);
+                next += 1;
+            }
+            other => assert!(matches!(other, Some(Transmit::End { .. })), "{other:?} at {next}"),
+        }
     }
-    assert_eq!(next, blocks, "all of it, in order");
 }
 
 #[test]
@@ -290,4 +294,59 @@ fn answer_with_too_many_ranges_is_kept_in_part() {
     }
     assert_eq!(cast.poll_fault(), None);
     assert_eq!(cast.members[&1].missing.len(), RANGES_MAX);
+}
+
+/// What is sent until the next END, with `missing` as the answer of both clients to the last one.
+fn answered(cast: &mut GroupSender, round: u32, missing: [Vec<Range<u32>>; 2]) -> Vec<Vec<u32>> {
+    let pkt = cast.pkt;
+    for (client, lacked) in (1..).zip(missing) {
+        cast.handle_report(client, &report(round, pkt, lacked), NOW);
+    }
+    until_asked(cast).0
+}
+
+#[test]
+fn losses_of_the_pass_are_repaired_within_it() {
+    let mut cast = GroupSender::new(3 * EARLY, NOW);
+    (1..=2).for_each(|client| cast.join(client, u32::MAX, NOW));
+    let (pass, round) = until_asked(&mut cast);
+    assert_eq!((pass.len(), round), (EARLY as usize, 1), "asked early");
+    // Three losses of two clients are two datagrams; the pass goes on behind them.
+    let sent = answered(&mut cast, 1, [vec![2..3, 9..10], vec![5..6]]);
+    assert_eq!(sent[..3], [vec![2, 5], vec![9], vec![EARLY]]);
+    assert_eq!(sent.len(), EARLY as usize);
+    // Of the client that lost more the rest waits for losses of the other.
+    let sent = answered(&mut cast, 2, [vec![20..24], vec![]]);
+    assert_eq!(sent[..3], [vec![20], vec![21], vec![2 * EARLY - 2]]);
+}
+
+#[test]
+fn early_question_repeats_nothing_that_is_about_to_be_sent() {
+    let blocks = 1000;
+    let mut cast = GroupSender::new(blocks, NOW);
+    (1..=2).for_each(|client| cast.join(client, u32::MAX, NOW));
+    assert_eq!(until_asked(&mut cast).0.len(), (blocks - AHEAD) as usize);
+    assert_eq!(answered(&mut cast, 1, [vec![], vec![]]).len(), AHEAD as usize);
+    // A round of 400 is asked about before its end too.
+    let sent = answered(&mut cast, 2, [vec![0..400], vec![0..400]]);
+    assert_eq!(sent.len(), AHEAD as usize);
+    // What is still queued, from 256 on, is lacked by both, and is not planned a second time.
+    let sent = answered(&mut cast, 3, [vec![7..8, 256..400], vec![256..400]]);
+    assert_eq!(sent.first(), Some(&vec![256]), "what was planned first comes first");
+    assert_eq!(sent.iter().filter(|blocks| blocks.contains(&399)).count(), 1);
+    assert_eq!(sent.last(), Some(&vec![7]));
+}
+
+#[test]
+fn silent_client_does_not_stop_the_early_repair() {
+    let mut cast = GroupSender::new(3 * EARLY, NOW);
+    (1..=3).for_each(|client| cast.join(client, u32::MAX, NOW));
+    assert_eq!(until_asked(&mut cast).1, 1);
+    let later = NOW.after(LAG);
+    let pkt = cast.pkt;
+    cast.handle_report(1, &report(1, pkt, vec![2..3]), later);
+    cast.handle_report(2, &report(1, pkt, vec![]), later);
+    let repair = Transmit::Data { pkt, block: 2, again: true };
+    assert_eq!(cast.poll_transmit(later), Some(repair));
+    assert!(cast.members.values().all(|member| !member.aside), "it has time until the end");
 }
