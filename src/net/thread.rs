@@ -46,9 +46,9 @@ fn set_real_time(priority: i32) -> bool {
     use nix::libc;
 
     let policy = if priority == 0 { libc::SCHED_OTHER } else { libc::SCHED_RR };
-    let param = libc::sched_param { sched_priority: priority };
-    // SAFETY: 0 is the calling thread, and the system reads `param`, which outlives the call.
-    unsafe { libc::sched_setscheduler(0, policy, &raw const param) == 0 }
+    // By its number: musl's `sched_setscheduler` refuses. Linux's `sched_param` is the priority alone.
+    // SAFETY: 0 is the calling thread, and the system reads `priority`, which outlives the call.
+    unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, policy, &raw const priority) == 0 }
 }
 
 /// This system has none.
