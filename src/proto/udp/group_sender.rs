@@ -1,6 +1,6 @@
 //! The sender to a group: one stream for all, then rounds of repair.
 //!
-//! The first pass sends every block in order. Every [`EARLY`] datagrams an END asks, each client
+//! The first pass sends every block in order. Every 2048 datagrams an END asks, each client
 //! reports what it lacks, and losses of different clients are combined ([`xor`]) and sent before the
 //! pass goes on. After it an END asks again after each round of repair, until no client lacks
 //! anything.
