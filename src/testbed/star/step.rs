@@ -98,6 +98,9 @@ fn carry_out(batch: &[SetupStep]) -> Result<Option<String>> {
             let path = PathBuf::from("/proc/sys").join(name.replace('.', "/"));
             // A kernel without IPv6, or without `br_netfilter`, has no switch to turn it off.
             if !path.exists() && !name.starts_with("net.ipv4.") {
+                if name.starts_with("net.bridge.") {
+                    log::warn!("no br_netfilter: a full queue of the switch stops its sender");
+                }
                 return Ok(None);
             }
             let written = std::fs::write(&path, value);

@@ -29,7 +29,7 @@ fn smallest_star_has_these_commands() {
     ip -n gatecast-7-9-0-switch link set br0 up
     ip -n gatecast-7-9-0-switch link set p0 master br0 up
     ip -n gatecast-7-9-0-switch link set p1 master br0 up
-    ip netns exec gatecast-7-9-0-switch sysctl -qw net.bridge.bridge-nf-call-iptables=0
+    ip netns exec gatecast-7-9-0-switch sysctl -qw net.bridge.bridge-nf-call-iptables=1
     tc -n gatecast-7-9-0-switch qdisc add dev p0 root tbf rate 100000000bit burst 31250 limit 625000
     tc -n gatecast-7-9-0-switch qdisc add dev p1 root tbf rate 100000000bit burst 31250 limit 625000
     ip netns exec gatecast-7-9-0-switch ethtool -K p0 tso off gso off gro off tx-udp-segmentation off
