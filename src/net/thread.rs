@@ -26,8 +26,8 @@ thread_local! {
 
 /// Runs this thread before all that have no real-time priority, until [`lower_priority`]: for the few
 /// calls that open a seat, each of which delays the others' seats, and for the one thread that sends
-/// to a whole group. Linux allows it to root, to
-/// `CAP_SYS_NICE` and below `RLIMIT_RTPRIO` (sched(7)); elsewhere the thread stays as it is.
+/// to a whole group. Linux allows it to root, to `CAP_SYS_NICE` and below `RLIMIT_RTPRIO` (sched(7));
+/// elsewhere the thread stays as it is.
 pub fn raise_priority() {
     IS_RAISED.set(set_real_time(1));
 }
