@@ -28,7 +28,8 @@ pub(super) fn take(state: &mut GateState, fills_control: bool, took: Duration) -
         samples::push(&mut seat.samples, micros(took), bytes);
         seats += 1;
     }
-    took + (took / PART).max(LEAST).max(EACH * seats)
+    // Whole microseconds: a wait of less is none to the clock.
+    took + Duration::from_micros(micros((took / PART).max(LEAST).max(EACH * seats)))
 }
 
 #[cfg(test)]
@@ -126,5 +127,15 @@ mod tests {
             crowd.seats.insert(SeatId(seat), one);
         }
         assert_eq!(take(&mut crowd, true, Duration::ZERO), EACH * 1001);
+    }
+
+    #[test]
+    fn next_look_is_at_a_whole_microsecond() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+        let addr = listener.local_addr().expect("bound");
+        let stream = Arc::new(TcpStream::connect(addr).expect("listening"));
+        let took = Duration::from_micros(1_000_033);
+        let look = take(&mut state(&stream), false, took);
+        assert_eq!(look, took + Duration::from_micros(31_251), "and not 31,251.03 us later");
     }
 }
