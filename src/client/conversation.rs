@@ -110,7 +110,7 @@ impl Conversation<'_> {
         if !others.is_empty() {
             prepared.session.limit_peers(others);
         }
-        self.released = lines.read_at;
+        self.released = lines.came_at;
         let cpu = cpu_times(); // Not before: the muster is no part of these seconds.
         self.report.released_at = Some(clock::wall());
         self.client.set_stage(ClientStage::Receiving);

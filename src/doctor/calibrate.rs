@@ -6,7 +6,7 @@
 
 use std::{
     fs::File,
-    io::{self, Read, Write},
+    io::{self, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     path::Path,
     sync::{
@@ -20,7 +20,7 @@ use std::{
 use crate::{
     digest::Digest,
     net::{
-        clock, copy,
+        arrival, clock, copy,
         copy::{Copying, Method},
         datagrams::{BatchSocket, DatagramBatch},
         storage::FileStorage,
@@ -61,9 +61,9 @@ struct Moments {
     wrote: u64,
     /// The last block begins to be written.
     last: u64,
-    /// The client's word is read.
+    /// The client's word came.
     end: u64,
-    /// The client read its first byte, has its last one in the file, and begins its word.
+    /// The client's first block came, its last one came, and it begins its word.
     client: [u64; 3],
 }
 
@@ -115,12 +115,13 @@ fn spread(all: &[Moments], of: fn(&Moments) -> u64) -> f64 {
     moments().max().zip(moments().min()).map_or(0.0, |(last, first)| apart(last, first))
 }
 
-/// The server's time of the slowest seat: from the release and not from the first byte that leaves, to
-/// the word as it was read and not as it came.
+/// The server's time of the slowest seat: from the release and not from when the first block came, to
+/// the word as it came and not as it was sent.
 fn server_error(all: &[Moments]) -> f64 {
-    let (first, last) = (all.iter().min_by_key(|m| m.woke), all.iter().max_by_key(|m| m.end));
+    let first = all.iter().min_by_key(|m| m.client[0]);
+    let last = all.iter().max_by_key(|m| m.end);
     let error =
-        |(a, b): (&Moments, &Moments)| apart(a.woke, a.released) + apart(b.end, b.client[2]);
+        |(a, b): (&Moments, &Moments)| apart(a.client[0], a.released) + apart(b.end, b.client[2]);
     first.zip(last).map_or(0.0, error)
 }
 
@@ -132,6 +133,7 @@ fn sessions(clients: u16, folder: &Path) -> io::Result<Vec<Vec<Moments>>> {
         let (server, _) = listener.accept()?;
         for end in [&server, &client] {
             end.set_nodelay(true)?;
+            arrival::stamp(end);
             end.set_read_timeout(Some(PATIENCE))?;
             end.set_write_timeout(Some(PATIENCE))?;
         }
@@ -179,21 +181,33 @@ fn send(mut server: &TcpStream, barrier: &Barrier, released: &AtomicU64) -> io::
         server.write_all(&[7; BLOCK])?;
     }
     let mut word = [[0; 8]; 3];
-    server.read_exact(word.as_flattened_mut())?;
-    let (end, released) = (now(), released.load(Ordering::Acquire));
+    let end = read_all(server, word.as_flattened_mut())?;
+    let released = released.load(Ordering::Acquire);
     Ok(Moments { released, woke, wrote, last, end, client: word.map(u64::from_ne_bytes) })
 }
 
 /// A client, which writes the bytes from `at` on as a copy is written; its word is its moments.
 fn receive(mut client: &TcpStream, file: &FileStorage, at: u64) -> io::Result<()> {
     let mut block = [0; FIRST];
-    client.read_exact(&mut block)?;
-    let first = now();
+    let first = read_all(client, &mut block)?;
     let (method, moved) = (Method::Auto.resolved().map_err(io::Error::other)?, AtomicU64::new(0));
     let copying = Copying::new(method, PATIENCE, &moved);
-    copy::receive(client, file, at..at + BYTES, &block, copying)?;
-    let word = [first, now(), now()].map(u64::to_ne_bytes);
+    let times = copy::receive(client, file, at..at + BYTES, &block, copying)?;
+    let word = [first, times.last.0, now()].map(u64::to_ne_bytes);
     client.write_all(word.as_flattened())
+}
+
+/// Fills `buffer` and says when the last of it came, as a session does.
+fn read_all(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<u64> {
+    let (mut len, mut last) = (0, 0);
+    while len < buffer.len() {
+        let (read, came) = arrival::read(stream, &mut buffer[len..])?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        (len, last) = (len + read, came.0);
+    }
+    Ok(last)
 }
 
 /// From before a datagram is sent until it came, as the receiver knows it.
@@ -253,8 +267,8 @@ mod tests {
             end,
             client: [130, 1040, word],
         };
-        // It left 10 us after the release, and the slowest one's word was read 30 us after it came.
-        assert_eq!(server_error(&[seat(110, 2030, 2000), seat(112, 2020, 2019)]), 40.0);
+        // It came 30 us after the release, and the slowest one's word came 30 us after it was sent.
+        assert_eq!(server_error(&[seat(110, 2030, 2000), seat(112, 2020, 2019)]), 60.0);
         assert_eq!(spread(&[seat(110, 0, 0), seat(117, 0, 0)], |m| m.wrote), 7.0);
     }
 }

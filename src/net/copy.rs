@@ -8,21 +8,15 @@
 //!
 //! Over 450 lines because each of the kernel's ways is read beside the loop that it stands for.
 //!
-//! Nothing here logs, locks or allocates between two blocks. A stall is a block that makes no
+//! Nothing here logs or locks between two blocks, or allocates more than room for a stamp. A stall is a block that makes no
 //! progress for the whole limit; a peer that dribbles is bounded by [`SLOWEST`].
 
-use std::{
-    io,
-    io::{Read, Write},
-    ops::Range,
-    str::FromStr,
-    time::Duration,
-};
+use std::{io, io::Write, ops::Range, str::FromStr, time::Duration};
 
 use crate::{
     error::Error,
     net::{
-        clock,
+        arrival, clock,
         pacing::Pacer,
         primitives::{
             TcpStream,
@@ -108,6 +102,8 @@ pub struct CopyTimes {
     pub read: Duration,
     /// Writing to the file.
     pub write: Duration,
+    /// When the last bytes came.
+    pub last: Moment,
 }
 
 /// Buffer of the buffered loop, bytes.
@@ -249,7 +245,7 @@ pub fn send(
 /// Why it ended early, [`Stop::Peer`] with `UnexpectedEof` when the stream just ended;
 /// `copying.moved` says how many bytes are in the file.
 pub fn receive(
-    mut stream: &TcpStream,
+    stream: &TcpStream,
     file: &FileStorage,
     range: Range<u64>,
     first: &[u8],
@@ -257,11 +253,14 @@ pub fn receive(
 ) -> Result<CopyTimes, Stop> {
     stream.set_read_timeout(Some(copying.stall)).map_err(Stop::Peer)?;
     let (begun, mut times) = (clock::now(), CopyTimes::default());
+    arrival::stamp(stream);
     write_at(file, first, range.start)?;
     let mut at = range.start + first.len() as u64;
     copying.moved.fetch_add(first.len() as u64, Ordering::Relaxed);
     if copying.method == Method::Sendfile {
-        at = splice(stream, file, (at, &range), &mut times, copying)?;
+        // Only what is read here has a stamp of when it came.
+        let until = range.end.saturating_sub(COPY_BUF as u64);
+        at = splice(stream, file, (at, range.start..until), &mut times, copying)?;
     }
     let mut mark = clock::now();
     let mut buffer = vec![0_u8; copying.buffer.max(1)];
@@ -269,13 +268,14 @@ pub fn receive(
         copying.may_go_on()?;
         let left = usize::try_from(range.end - at).unwrap_or(usize::MAX);
         let len = left.min(buffer.len());
-        let read = match stream.read(&mut buffer[..len]) {
-            Ok(0) => return Err(Stop::Peer(io::ErrorKind::UnexpectedEof.into())),
+        let (read, came) = match arrival::read(stream, &mut buffer[..len]) {
+            Ok((0, _)) => return Err(Stop::Peer(io::ErrorKind::UnexpectedEof.into())),
             Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(peer(error)),
         };
         times.read += lap(&mut mark);
+        times.last = times.last.max(came);
         write_at(file, &buffer[..read], at)?;
         times.write += lap(&mut mark);
         at += read as u64;
@@ -407,7 +407,7 @@ fn sendfile(part: &Stretch, want: u64, stream: &TcpStream) -> Result<Option<u64>
 fn splice(
     stream: &TcpStream,
     file: &FileStorage,
-    (mut at, range): (u64, &Range<u64>),
+    (mut at, range): (u64, Range<u64>),
     times: &mut CopyTimes,
     copying: Copying<'_>,
 ) -> Result<u64, Stop> {
@@ -419,7 +419,7 @@ fn splice(
     /// What an unprivileged process may ask for (`/proc/sys/fs/pipe-max-size`), bytes.
     const PIPE: i32 = 1 << 20;
 
-    if at == range.end {
+    if at >= range.end {
         return Ok(at);
     }
     let (mut pipe_out, pipe_in) = io::pipe().map_err(Stop::Disk)?;
@@ -454,7 +454,7 @@ fn splice(
                 Err(errno) if is_refused(errno) => {
                     // What is in the pipe has left the connection already.
                     let mut bytes = vec![0; piped];
-                    pipe_out.read_exact(&mut bytes).map_err(Stop::Disk)?;
+                    io::Read::read_exact(&mut pipe_out, &mut bytes).map_err(Stop::Disk)?;
                     write_at(file, &bytes, at)?;
                     copying.moved.fetch_add(piped as u64, Ordering::Relaxed);
                     return Ok(at + piped as u64);
@@ -477,7 +477,7 @@ fn sendfile(_: &Stretch, _: u64, _: &TcpStream) -> Result<Option<u64>, Stop> {
 fn splice(
     _: &TcpStream,
     _: &FileStorage,
-    _: (u64, &Range<u64>),
+    _: (u64, Range<u64>),
     _: &mut CopyTimes,
     _: Copying<'_>,
 ) -> Result<u64, Stop> {

@@ -4,7 +4,7 @@ use std::{borrow::Cow, io, net::SocketAddr, time::Duration};
 
 use crate::{
     error::{Error, Phase, Result},
-    net::{clock, copy, primitives::TcpStream, socket},
+    net::{arrival, clock, copy, primitives::TcpStream, socket},
     proto::{
         key::{LineSeal, SEAL_LEN},
         line::{DecodeError, LineBuf},
@@ -19,8 +19,8 @@ pub struct LineStream<'a> {
     /// Who is at the other end.
     pub peer: SocketAddr,
     buf: LineBuf,
-    /// When the bytes of the last line, and what follows it, were read.
-    pub read_at: Moment,
+    /// When the last line, and what was read with it, came.
+    pub came_at: Moment,
     /// What both ends mark their lines with, where they have proven a key.
     seal: Option<LineSeal>,
     /// How lines begin that came too late to mean anything.
@@ -36,7 +36,8 @@ impl<'a> LineStream<'a> {
     pub fn new(stream: &'a TcpStream, peer: SocketAddr, first: &[u8]) -> Self {
         let mut buf = LineBuf::default();
         buf.push(first);
-        Self { stream, peer, buf, read_at: clock::now(), seal: None, passed_over: &[] }
+        arrival::stamp(stream);
+        Self { stream, peer, buf, came_at: clock::now(), seal: None, passed_over: &[] }
     }
 
     /// Marks every line with `seal` from now on, and takes none that is not marked.
@@ -104,14 +105,14 @@ impl<'a> LineStream<'a> {
             };
             let failed = Error::io("hear from the other side", self.peer);
             let mut bytes = [0; 2048];
-            match socket::read_until(self.stream, &mut bytes, deadline) {
-                Ok(0) => {
+            match arrival::read_until(self.stream, &mut bytes, deadline) {
+                Ok((0, _)) => {
                     let closed =
                         io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection");
                     return Err(failed(closed));
                 }
-                Ok(len) => {
-                    self.read_at = clock::now();
+                Ok((len, came)) => {
+                    self.came_at = came;
                     self.buf.push(&bytes[..len]);
                 }
                 Err(error) if Error::is_timeout(&error) => return Err(timed_out()),

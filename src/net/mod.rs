@@ -1,6 +1,7 @@
 //! Blocking plumbing that every room above stands on: clock, sockets, lines, copies, datagrams.
 
 pub mod address;
+pub mod arrival;
 pub mod clock;
 pub mod copy;
 pub mod datagrams;

@@ -122,11 +122,11 @@ pub fn peek_until(stream: &TcpStream, buffer: &mut [u8], deadline: Moment) -> io
 }
 
 /// Calls `read` with what is left until `deadline`, again where it was interrupted.
-fn by(
+pub(super) fn by<T>(
     stream: &TcpStream,
     deadline: Moment,
-    mut read: impl FnMut() -> io::Result<usize>,
-) -> io::Result<usize> {
+    mut read: impl FnMut() -> io::Result<T>,
+) -> io::Result<T> {
     loop {
         if !bound_read(stream, deadline)? {
             return Err(io::ErrorKind::TimedOut.into());

@@ -42,6 +42,14 @@ pub fn acked(stream: &TcpStream) -> Option<(u64, u64, u32)> {
     Some((acked, unsent.into(), moving))
 }
 
+/// Whether no segment of the connection came before one that was sent earlier, as far as is known.
+#[cfg(all(target_os = "linux", feature = "sockopt"))]
+pub fn came_in_order(stream: &TcpStream) -> bool {
+    let mut info = [0; 228];
+    let info = option(stream, nix::libc::IPPROTO_TCP, nix::libc::TCP_INFO, &mut info);
+    info.get(224..).is_some_and(|early| early == [0; 4])
+}
+
 /// How many bytes of the socket are in the queue of this machine's own link.
 #[cfg(all(target_os = "linux", feature = "sockopt"))]
 pub fn queued(socket: &impl AsRawFd) -> Option<u64> {
@@ -136,6 +144,7 @@ mod tests {
         assert!(evidence.sndbuf_limited_us.is_some() && evidence.delivery_rate.is_some());
         let came = |acked: (u64, u64, u32)| acked.0 <= 100_001 && acked.1 <= 100_000;
         assert!(acked(&ours).is_some_and(came), "{:?}", acked(&ours));
+        assert!(came_in_order(&theirs), "nothing overtakes on loopback");
         assert!(queued(&ours).is_some_and(|bytes| bytes < 10_000_000));
         let rto_min = || {
             let mut value = [0; 4];

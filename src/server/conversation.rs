@@ -421,7 +421,7 @@ fn send_payload(seat: &Seat, job: NativeJob<'_, '_>) -> SendResult {
     let mut answer = |until: Moment| {
         let line = lines.read_line(until, Phase::Transfer).ok();
         reply.line = line.filter(|line| FromClient::decode(line) != Ok(FromClient::Held));
-        reply.heard_at = Some(lines.read_at);
+        reply.heard_at = Some(lines.came_at);
         reply.sent = seat.moved.load(Ordering::Relaxed);
     };
     let job = SendJob { preface, range, answer: &mut answer };

@@ -50,11 +50,11 @@ pub(super) fn read_receipt(
             Some(line) => Ok(line),
             None => lines.read_line(reading.patience.deadline, Phase::Receipt),
         };
-        let is_early = first.sent < want && first.heard_at == Some(lines.read_at);
+        let is_early = first.sent < want && first.heard_at == Some(lines.came_at);
         let line = line.map_err(|error| silent(&error, reading.transfer))?;
         let message = FromClient::decode(&line)
             .map_err(|error| TransferFailure::new(Outcome::Cut, error.to_string()))?;
-        if reading.on_message(message, lines.read_at, is_early)? {
+        if reading.on_message(message, lines.came_at, is_early)? {
             return Ok(());
         }
     }

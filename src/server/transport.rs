@@ -210,7 +210,7 @@ impl NativeJob<'_, '_> {
 
     /// The client has said `line`, its reply, when `sent` payload bytes had been sent.
     pub fn end_with(&mut self, line: String, sent: u64) {
-        *self.reply = EarlyReply { line: Some(line), heard_at: Some(self.lines.read_at), sent };
+        *self.reply = EarlyReply { line: Some(line), heard_at: Some(self.lines.came_at), sent };
     }
 }
 

@@ -1,6 +1,7 @@
 //! The room `net` as the gate sees it: its own files where they only use others, and a scheduler's
 //! sockets, clock and threads in place of the system's.
 
+pub mod arrival;
 pub mod channel;
 pub mod clock;
 pub mod datagrams;

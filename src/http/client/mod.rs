@@ -269,14 +269,14 @@ impl HttpFetch<'_> {
             first_at = clock::now();
         }
         let received = copy::receive(stream, file, range, &first, copying);
-        let last = clock::now();
         let bytes = self.client.moved.load(Ordering::Relaxed);
         transfer.bytes_client = Some(bytes);
-        received.map_err(|stop| receive::stopped(stop, peer, self.order, (bytes, want)))?;
+        let times =
+            received.map_err(|stop| receive::stopped(stop, peer, self.order, (bytes, want)))?;
         // By this the server knows that the last byte was read; one that is gone knows it too.
         let _ = stream.shutdown(Shutdown::Both);
         transfer.first_client = (want > 0).then(|| (clock::id(), first_at));
-        transfer.seconds_client = Some(last.since(response.head_at));
+        transfer.seconds_client = Some(times.last.max(first_at).since(response.head_at));
         Ok(())
     }
 

@@ -1,5 +1,5 @@
 use std::{
-    io::Seek,
+    io::{Read, Seek},
     net::TcpListener,
     sync::{Arc, atomic::AtomicBool},
     thread,

@@ -7,7 +7,6 @@ use std::{
     io::{IoSlice, IoSliceMut},
     net::{SocketAddr, UdpSocket},
     os::fd::AsRawFd,
-    time::Duration,
 };
 
 use nix::sys::{
@@ -20,7 +19,7 @@ use nix::sys::{
 
 use crate::{
     net::{
-        clock,
+        arrival,
         datagrams::batch::{DatagramBatch, ReceivedSlot, SLOT, STRIDE},
     },
     units::Moment,
@@ -48,21 +47,16 @@ pub(super) fn receive_batch(
     let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(slices.len(), Some(space));
     let flags = if wait { MsgFlags::MSG_WAITFORONE } else { MsgFlags::MSG_DONTWAIT };
     let messages = recvmmsg(socket.as_raw_fd(), &mut headers, slices.iter_mut(), flags, None)?;
-    let (now, wall) = (clock::now(), wall_clock());
+    let clocks = arrival::clocks();
     let mut received = 0;
     for (slot, message) in (first..).zip(messages) {
-        let stamp = message.cmsgs().ok().and_then(|mut found| {
-            found.find_map(|message| match message {
-                ControlMessageOwned::ScmTimestampns(stamp) => Some(Duration::from(stamp)),
-                _ => None,
-            })
-        });
-        let age = stamp.map_or(Duration::ZERO, |stamp| wall.saturating_sub(stamp));
+        let stamp = message.cmsgs().ok();
+        let stamp = stamp.and_then(|mut found| found.find_map(|c| arrival::stamp_of(&c)));
         let from = message.address.as_ref().and_then(std_address);
         batch.entries.push(ReceivedSlot {
             slot,
             len: message.bytes,
-            at: Moment(now.0.saturating_sub(crate::units::micros(age))),
+            at: clocks.came(stamp),
             from: from.unwrap_or_else(|| SocketAddr::from(([0; 4], 0))),
         });
         received += 1;
@@ -71,27 +65,28 @@ pub(super) fn receive_batch(
 }
 
 /// Receives into `buffer`: how many bytes, in datagrams of which length (the last may be
-/// shorter), and from where. Without `wait` it takes only what is there already.
+/// shorter), from where, and when they came. Without `wait` it takes only what is there already.
 pub(crate) fn receive_coalesced(
     socket: &UdpSocket,
     buffer: &mut [u8],
     wait: bool,
-) -> io::Result<(usize, usize, SocketAddr)> {
+) -> io::Result<(usize, usize, SocketAddr, Moment)> {
     let mut parts = [IoSliceMut::new(buffer)];
-    let mut space = nix::cmsg_space!(i32);
+    let mut space = nix::cmsg_space!(i32, TimeSpec);
     let flags = if wait { MsgFlags::empty() } else { MsgFlags::MSG_DONTWAIT };
     let message =
         recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
     let len = message.bytes;
-    let mut segment = len.max(1);
+    let (mut segment, mut stamp) = (len.max(1), None);
     for control in message.cmsgs()? {
         if let ControlMessageOwned::UdpGroSegments(size) = control {
             segment = usize::try_from(size).unwrap_or(0).max(1);
         }
+        stamp = stamp.or_else(|| arrival::stamp_of(&control));
     }
     let from = message.address.as_ref().and_then(std_address);
     let from = from.ok_or(io::ErrorKind::InvalidData)?;
-    Ok((len, segment, from))
+    Ok((len, segment, from, arrival::clocks().came(stamp)))
 }
 
 /// Sends the bytes of `slices` as datagrams of `segment` bytes, the last maybe shorter, with one
@@ -122,13 +117,6 @@ pub(crate) fn coalesce_received(socket: &UdpSocket) {
     }
 }
 
-/// Asks the kernel to stamp each datagram with the time at which it came.
-pub(super) fn stamp_received(socket: &UdpSocket) {
-    if let Err(error) = setsockopt(socket, sockopt::ReceiveTimestampns, &true) {
-        log::debug!("no timestamps from the kernel: {error}");
-    }
-}
-
 /// Makes sends fail that the local queue refuses; without it they pass for sent (measured: 294
 /// of 300 in a queue of 1 Mbit/s). False when this system does not tell.
 pub(crate) fn report_refusals(socket: &UdpSocket) -> bool {
@@ -152,12 +140,6 @@ pub(crate) fn discard_errors(socket: &UdpSocket) {
             return;
         }
     }
-}
-
-/// The clock by which the kernel stamps datagrams; only differences from now are made of it.
-fn wall_clock() -> Duration {
-    nix::time::clock_gettime(nix::time::ClockId::CLOCK_REALTIME)
-        .map_or(Duration::ZERO, Duration::from)
 }
 
 fn std_address(address: &SockaddrStorage) -> Option<SocketAddr> {

@@ -15,7 +15,7 @@ use std::{
 
 use crate::{
     error::{Error, Result},
-    net::clock,
+    net::{arrival, clock},
     units::Moment,
 };
 
@@ -73,7 +73,7 @@ impl BatchSocket {
         .map_err(Error::io("join the group", addr))?;
         let room = options::enlarge_receive_buffer(&socket, QUEUE);
         log::debug!("{addr}: receive buffer of {room} bytes");
-        kernel::stamp_received(&socket);
+        arrival::stamp(&socket);
         let addr = socket.local_addr().map_err(Error::io("receive datagrams at", addr))?;
         Ok(Self { socket, addr, patience_us: AtomicU64::new(0) })
     }

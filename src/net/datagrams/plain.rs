@@ -6,9 +6,12 @@ use std::{
     net::{SocketAddr, UdpSocket},
 };
 
-use crate::net::{
-    clock,
-    datagrams::batch::{DatagramBatch, ReceivedSlot, SLOT, STRIDE},
+use crate::{
+    net::{
+        clock,
+        datagrams::batch::{DatagramBatch, ReceivedSlot, SLOT, STRIDE},
+    },
+    units::Moment,
 };
 
 /// Receives one datagram into `batch`.
@@ -38,12 +41,12 @@ pub(crate) fn receive_coalesced(
     socket: &UdpSocket,
     buffer: &mut [u8],
     wait: bool,
-) -> io::Result<(usize, usize, SocketAddr)> {
+) -> io::Result<(usize, usize, SocketAddr, Moment)> {
     if !wait {
         return Err(io::ErrorKind::WouldBlock.into());
     }
     let (len, from) = socket.recv_from(buffer)?;
-    Ok((len, len.max(1), from))
+    Ok((len, len.max(1), from, clock::now()))
 }
 
 /// Cannot be done here.
@@ -63,9 +66,6 @@ pub(crate) fn can_segment(_: &UdpSocket) -> bool {
 
 /// Each datagram is received by itself here.
 pub(crate) fn coalesce_received(_: &UdpSocket) {}
-
-/// A datagram's time is that of the read here.
-pub(super) fn stamp_received(_: &UdpSocket) {}
 
 /// This system does not tell.
 pub(crate) fn report_refusals(_: &UdpSocket) -> bool {

@@ -123,7 +123,7 @@ impl Peer {
             member.update_link();
             let now = clock::now();
             if progress.missing == 0 {
-                return Ok(now);
+                return Ok(member.last_received().unwrap_or(now));
             }
             if let Some(fault) = member.fault() {
                 return Err(Error::refused("this machine", fault));

@@ -6,7 +6,7 @@
 
 use std::{
     fmt,
-    io::{self, IoSlice, Read, Write},
+    io::{self, IoSlice, Write},
     net::{Shutdown, SocketAddr, TcpStream},
     sync::{
         Arc,
@@ -18,7 +18,7 @@ use std::{
 
 use crate::{
     error::{Error, Result},
-    net::clock,
+    net::{arrival, clock},
     proto::{
         bt::{
             receive_rate::ReceiveRate,
@@ -77,6 +77,8 @@ pub struct TrafficCounters {
     pub protocol: AtomicU64,
     /// When the first payload byte was written, microseconds; 0 before.
     pub first_sent: AtomicU64,
+    /// When the last of what was read came, microseconds.
+    pub came_at: AtomicU64,
 }
 
 /// After how much silence of the other side the connection is closed.
@@ -299,13 +301,19 @@ impl PeerConnection {
     }
 
     /// The reader thread: gives every message to `handle` until the connection is closed. What
-    /// `handle` queues goes out once every message of a read was handled.
+    /// `handle` queues goes out once every message of a read was handled. Once the copy `is_ending`,
+    /// it sleeps no more until a block has come: it may be the last.
     ///
     /// # Errors
     /// The connection failed, or the other side broke the protocol.
-    pub fn run_reader(&self, mut handle: impl FnMut(Message<'_>) -> Result<()>) -> Result<()> {
+    pub fn run_reader(
+        &self,
+        is_ending: &AtomicBool,
+        mut handle: impl FnMut(Message<'_>) -> Result<()>,
+    ) -> Result<()> {
         let failed = |error| Error::io("read from the peer", self.addr)(error);
         self.stream.set_read_timeout(Some(READ_TIMEOUT)).map_err(failed)?;
+        arrival::stamp(&self.stream);
         // One buffer for the whole connection: the longest message fits twice.
         let mut buffer = vec![0; (self.limits.max_len() + 4) * 2];
         let (mut from, mut to) = (0, 0);
@@ -350,15 +358,18 @@ impl PeerConnection {
             match buffer[..to].first_chunk() {
                 Some(head) => {
                     let len = u32::from_be_bytes(*head) as usize + 4;
-                    if let Some(time) = rate.sleep_time(len - to) {
+                    if let Some(time) = rate.sleep_time(len - to)
+                        && !is_ending.load(Ordering::Relaxed)
+                    {
                         thread::sleep(time);
                     }
                 }
                 None => rate.pause(),
             }
-            match (&mut &*self.stream).read(&mut buffer[to..]) {
-                Ok(0) => return Ok(()),
-                Ok(len) => {
+            match arrival::read(&self.stream, &mut buffer[to..]) {
+                Ok((0, _)) => return Ok(()),
+                Ok((len, came)) => {
+                    self.traffic.came_at.store(came.0, Ordering::Relaxed);
                     to += len;
                     rate.received(len, clock::now());
                 }

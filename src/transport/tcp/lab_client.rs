@@ -69,7 +69,7 @@ impl LabFetch<'_> {
         self.client.set_stage(ClientStage::Waiting);
         let mut lines = LineStream::new(&stream, peer, b"");
         let (seat, file) = read_offer(&mut lines, self.order.stall)?;
-        let released = lines.read_at;
+        let released = lines.came_at;
         end.released_at = Some(clock::wall());
         self.order.check_sha1(peer, &file.name, Some(file.sha1))?;
         self.order.check_name(peer, &file.name)?;
@@ -151,12 +151,12 @@ impl LabFetch<'_> {
             ..Copying::new(self.order.copy.resolved()?, self.order.stall, &self.client.moved)
         };
         let received = copy::receive(stream, download.file(), 0..file.bytes, &first, copying);
-        let last = clock::now();
         let bytes = self.client.moved.load(Ordering::Relaxed);
         transfer.bytes_client = Some(bytes);
         let moved = (bytes, file.bytes);
-        received.map_err(|stop| receive::stopped(stop, lines.peer, self.order, moved))?;
-        transfer.seconds_client = Some(last.since(released));
+        let times =
+            received.map_err(|stop| receive::stopped(stop, lines.peer, self.order, moved))?;
+        transfer.seconds_client = Some(times.last.max(lines.came_at).since(released));
         Ok(())
     }
 }

@@ -9,10 +9,9 @@ use crate::{
     },
     error::{Error, Result},
     net::{
-        clock, copy,
+        arrival, clock, copy,
         copy::{Copying, Stop},
         line_stream::LineStream,
-        socket,
     },
     proto::native::{FromClient, LAST_WORDS_MAX, decode_last_words},
     session::Via,
@@ -21,7 +20,7 @@ use crate::{
         read_all,
         tcp::send::{FIRST_BLOCK, HOLD},
     },
-    units::micros,
+    units::{Moment, micros},
 };
 
 /// The way. A native client that leaves it to a server of HTTP gets the same stream after GO.
@@ -56,10 +55,9 @@ impl ReceiveSession for TcpReceiver {
         let method = incoming.config.copy.resolved()?;
         // The first block mostly comes with GO, in one read.
         let mut block = lines.take_buffered(left);
-        let mut first = lines.read_at;
+        let mut first = lines.came_at;
         if block.is_empty() {
-            block = self.first_block(incoming, left)?;
-            first = clock::now();
+            (block, first) = self.first_block(incoming, left)?;
         }
         thread::sleep(HOLD * u32::from(incoming.offer.clients));
         lines.write_line(&FromClient::Held.encode())?;
@@ -76,20 +74,21 @@ impl ReceiveSession for TcpReceiver {
             write_us: Some(micros(times.write)),
             ..Evidence::default()
         };
-        Ok(Received { first: Some(first), last: clock::now(), counts: Counts::default(), evidence })
+        let last = times.last.max(first);
+        Ok(Received { first: Some(first), last, counts: Counts::default(), evidence })
     }
 }
 
 impl TcpReceiver {
-    fn first_block(self, incoming: &ReceiveContext<'_>, left: u64) -> Result<Vec<u8>> {
+    fn first_block(self, incoming: &ReceiveContext<'_>, left: u64) -> Result<(Vec<u8>, Moment)> {
         let want = usize::try_from(left).unwrap_or(usize::MAX).min(FIRST_BLOCK);
         let mut block = vec![0; want];
         let deadline = clock::now().after(incoming.config.stall);
-        match socket::read_until(incoming.stream, &mut block, deadline) {
-            Ok(0) => Err(explain(incoming, Stop::Peer(io::ErrorKind::UnexpectedEof.into()))),
-            Ok(len) => {
+        match arrival::read_until(incoming.stream, &mut block, deadline) {
+            Ok((0, _)) => Err(explain(incoming, Stop::Peer(io::ErrorKind::UnexpectedEof.into()))),
+            Ok((len, came)) => {
                 block.truncate(len);
-                Ok(block)
+                Ok((block, came))
             }
             Err(error) if Error::is_timeout(&error) => Err(explain(incoming, Stop::Stalled)),
             Err(error) => Err(explain(incoming, Stop::Peer(error))),

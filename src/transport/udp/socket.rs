@@ -18,7 +18,7 @@ use std::{
 use crate::{
     error::{Error, Result},
     net::{
-        clock, datagrams,
+        arrival, datagrams,
         datagrams::{BATCHED, kernel, options},
         tcp_info,
     },
@@ -222,6 +222,7 @@ impl RecvSocket {
         let failed = Error::io("set up a UDP socket", at);
         let room = options::enlarge_receive_buffer(&socket, RECEIVE_BUFFER);
         kernel::coalesce_received(&socket);
+        arrival::stamp(&socket);
         socket.set_read_timeout(Some(POLL_INTERVAL)).map_err(failed)?;
         let dropped_before = datagrams::drops(&socket);
         Ok(Self {
@@ -329,9 +330,9 @@ impl RecvSocket {
     ) -> io::Result<Option<(SocketAddr, usize, usize, Moment)>> {
         let room = &mut self.buffer[at..at + DATAGRAM_ROOM];
         match kernel::receive_coalesced(&self.socket, room, wait) {
-            Ok((len, segment, from)) => {
+            Ok((len, segment, from, came)) => {
                 self.rows |= len > segment;
-                Ok(Some((from, segment, len, clock::now())))
+                Ok(Some((from, segment, len, came)))
             }
             Err(error) if Error::is_timeout(&error) => Ok(None),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(None),
@@ -343,6 +344,7 @@ impl RecvSocket {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::clock;
 
     fn inlet() -> (RecvSocket, SocketAddr) {
         let inlet = RecvSocket::open(Ipv4Addr::LOCALHOST.into()).expect("a port");
@@ -369,13 +371,13 @@ mod tests {
         let (mut inlet, to) = inlet();
         let sender = UdpSocket::bind("127.0.0.1:0").expect("a port");
         let mut gathered = |lengths: &[usize]| {
+            let begun = clock::now();
             for &length in lengths {
                 sender.send_to(&vec![7; length], to).expect("sent");
             }
-            let begun = clock::now();
             loop {
                 if let Some((.., (first, last))) = inlet.gather(true).expect("a socket") {
-                    assert!(begun <= first || lengths.is_empty(), "it was read in this call");
+                    assert!(begun <= first || lengths.is_empty(), "it did not come before");
                     return (first, last, clock::now());
                 }
             }

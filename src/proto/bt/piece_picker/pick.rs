@@ -182,10 +182,15 @@ impl PiecePicker {
         found.map(|(&piece, _)| piece)
     }
 
+    /// True when every block that is lacking has been requested.
+    pub fn is_ending(&self) -> bool {
+        let lacking = || (self.layout.pieces() - self.have.count()) as usize;
+        self.missing == 0 && lacking() <= self.partial.len()
+    }
+
     /// At the end, when nothing else is left to request: a block that is overdue at another peer.
     fn endgame_block(&mut self, peer: u32, now: Moment) -> Option<Block> {
-        let lacking = self.layout.pieces() - self.have.count();
-        if lacking as usize > self.partial.len() || self.missing > 0 || now < self.overdue_from {
+        if !self.is_ending() || now < self.overdue_from {
             return None;
         }
         let pending = self.peers.values().flat_map(|peer| &peer.pending);

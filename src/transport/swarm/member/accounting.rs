@@ -34,6 +34,8 @@ pub(super) struct Accounting {
     pub(super) wasted: u64,
     /// When the first payload byte came.
     pub(super) first_received: Option<Moment>,
+    /// When the last payload byte of the verified pieces came.
+    pub(super) last_received: Option<Moment>,
     /// For each piece the first client that told that it has it.
     pub(super) first_holders: Vec<Option<Holder>>,
     /// A line for each piece that came, where that was asked for: client, seconds, piece, from.

@@ -37,8 +37,9 @@ impl SwarmMember {
         let mut guard = self.lock();
         let state = &mut *guard;
         let len = u32::try_from(data.len()).expect("bounded by the message");
-        let received = &connection.traffic.received;
-        received.fetch_add(u64::from(len), Ordering::Relaxed);
+        let traffic = &connection.traffic;
+        traffic.received.fetch_add(u64::from(len), Ordering::Relaxed);
+        let came = Moment(traffic.came_at.load(Ordering::Relaxed));
         let block = Block { piece, begin, len };
         let (others, complete) = match state.picker.receive_block(connection.key, block, now) {
             Arrival::Unwanted => {
@@ -52,7 +53,7 @@ impl SwarmMember {
             Arrival::Kept(others) => (others, false),
             Arrival::PieceComplete(others) => (others, true),
         };
-        state.accounting.first_received.get_or_insert(now);
+        state.accounting.first_received.get_or_insert(came);
         state.accounting.kept += u64::from(len);
         state.buffers.drop_stale(&state.picker);
         let size = self.layout.len(piece) as usize;
@@ -68,7 +69,7 @@ impl SwarmMember {
         };
         // Verifying takes longer than the next requests should wait.
         connection.outbox.flush();
-        self.finish_piece(connection, piece, bytes, now)
+        self.finish_piece(connection, piece, bytes, came)
     }
 
     /// Verifies a complete piece, writes it and announces it. Hashing and writing happen without
@@ -103,6 +104,7 @@ impl SwarmMember {
             self.ban(&mut state, liar);
         }
         state.buffers.spare.push(bytes);
+        state.accounting.last_received = state.accounting.last_received.max(Some(came));
         let from_seeder = connection.role() == Some(Role::Seeder);
         if let (Some(released), Some(rows)) = (state.released, &mut state.accounting.arrivals) {
             let seconds = decimal_seconds(came.since(released));

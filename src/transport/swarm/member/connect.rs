@@ -105,7 +105,8 @@ impl SwarmMember {
             writing.close();
         });
         let ended = match writer {
-            Ok(_) => connection.run_reader(|message| self.handle_message(&connection, message)),
+            Ok(_) => connection
+                .run_reader(&self.ending, |message| self.handle_message(&connection, message)),
             Err(error) => Err(Error::io("start a thread", addr)(error)),
         };
         match ended {

@@ -112,6 +112,7 @@ impl SwarmMember {
             return;
         }
         let blocks = state.picker.next_requests(key, clock::now());
+        self.ending.store(state.picker.is_ending(), Ordering::Relaxed);
         let requests: Vec<_> = blocks.into_iter().map(Message::Request).collect();
         if !requests.is_empty() {
             connection.queue(&requests);

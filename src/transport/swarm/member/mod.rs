@@ -89,6 +89,8 @@ pub struct SwarmMember {
     pub(super) pacer: Mutex<Option<Arc<Pacer>>>,
     /// Payload bytes sent since the last release.
     sent: AtomicU64,
+    /// Every block that is lacking has been requested.
+    ending: AtomicBool,
     /// Whether our user knows that others' programs wait for the gate.
     told: AtomicBool,
     state: Mutex<MemberState>,
@@ -168,6 +170,7 @@ impl SwarmMember {
             connections_max: 2 * if is_seeder { SEEDER_CONNECTIONS } else { PEER_CONNECTIONS },
             pacer: Mutex::new(None),
             sent: AtomicU64::new(0),
+            ending: AtomicBool::new(false),
             told: AtomicBool::new(false),
             state: Mutex::new(state),
             external,

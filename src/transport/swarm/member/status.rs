@@ -137,6 +137,11 @@ impl SwarmMember {
         self.lock().accounting.first_received
     }
 
+    /// When the last payload byte of the verified pieces came; `None` before.
+    pub fn last_received(&self) -> Option<Moment> {
+        self.lock().accounting.last_received
+    }
+
     /// Notes when each piece comes, and from whom, and returns what was noted before: a line for each
     /// piece that came since the release.
     pub fn note_arrivals(&self) -> String {
