@@ -20,7 +20,7 @@ use crate::{
         receipts::{PostedReceipt, ReceiptSlot},
         state::RequestContext,
     },
-    net::{clock, copy, socket},
+    net::{clock, copy, lower_priority, raise_priority, socket},
     proto::http::{
         range::RequestedRange,
         request::HttpRequest,
@@ -163,6 +163,7 @@ fn send_released(
     transfer.bytes_server = Some(seat.moved.load(Ordering::Relaxed));
     let released = seat.release().released();
     let closed = carried.end.and_then(|()| wait_for_close(seat, bytes, slot.as_ref()));
+    lower_priority();
     let unchanged = || session.source.unchanged().map_err(|changed| cut(changed.to_string()));
     let closed = closed.and_then(|closed| unchanged().map(|()| closed));
     let closed = match closed {
@@ -232,6 +233,8 @@ fn wait_for_close(
     let last = copy::deadline(bytes, stall);
     let (mut patience, mut held) = (clock::now().after(stall).min(last), u64::MAX);
     let mut closed = None;
+    // The end of a client's program, which closes it, would else be run first.
+    raise_priority();
     while clock::left(patience).is_some() {
         let tick = clock::now().after(CLOSE_CHECK).min(patience);
         match socket::read_until(stream, &mut [0; 1024], tick) {
@@ -244,8 +247,8 @@ fn wait_for_close(
                 }
                 thread::sleep(LAST_CHECK);
             }
-            // What it says is of no use.
-            Ok(_) => {}
+            // What it says is of no use, and so is a thread before all others that reads it.
+            Ok(_) => lower_priority(),
             Err(error) if Error::is_timeout(&error) => {
                 if slot.is_some_and(ReceiptSlot::is_posted) {
                     return Ok(None);
