@@ -73,7 +73,7 @@ pub struct Transfer {
     pub woke: Option<Duration>,
     /// Release to the first payload byte written, server's clock.
     pub first_server: Option<Duration>,
-    /// The first payload byte read, by the client's clock.
+    /// When the first payload byte came, by the client's clock.
     pub first_client: Option<(ClockId, Moment)>,
     /// What a way counts beyond bytes.
     pub counts: Counts,

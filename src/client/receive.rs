@@ -132,9 +132,9 @@ pub struct PartialReceive {
 /// A payload that is in.
 #[derive(Clone, Copy, Debug)]
 pub struct Received {
-    /// When its first byte was read; `None` when there was none.
+    /// When its first byte came; `None` when there was none.
     pub first: Option<Moment>,
-    /// When its last byte was in.
+    /// When its last byte came.
     pub last: Moment,
     /// What this way counts.
     pub counts: Counts,
