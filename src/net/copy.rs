@@ -13,7 +13,7 @@
 
 use std::{
     io,
-    io::{Read, Write},
+    io::{IoSlice, Read, Write},
     ops::Range,
     str::FromStr,
     time::Duration,
@@ -368,6 +368,30 @@ pub fn write_at(file: &FileStorage, mut bytes: &[u8], mut at: u64) -> Result<(),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(Stop::Disk(error)),
         }
+    }
+    Ok(())
+}
+
+/// Writes `parts` one after the other from `at` on: with one call where the system has it.
+///
+/// # Errors
+/// The disk failed.
+pub fn write_parts_at(file: &FileStorage, parts: &[IoSlice<'_>], mut at: u64) -> Result<(), Stop> {
+    #[cfg(all(target_os = "linux", feature = "sockopt"))]
+    {
+        let want = parts.iter().map(|part| part.len()).sum();
+        let stretch = file.stretch(at).map_err(Stop::Disk)?;
+        if let Ok(offset) = i64::try_from(stretch.at)
+            && want as u64 <= stretch.len
+            && nix::sys::uio::pwritev(&*stretch.file, parts, offset) == Ok(want)
+        {
+            return Ok(());
+        }
+    }
+    // Whatever stood in the way, a write at the same place says it.
+    for part in parts {
+        write_at(file, part, at)?;
+        at += part.len() as u64;
     }
     Ok(())
 }
