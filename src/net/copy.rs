@@ -8,10 +8,16 @@
 //!
 //! Over 450 lines because each of the kernel's ways is read beside the loop that it stands for.
 //!
-//! Nothing here logs or locks between two blocks, or allocates more than room for a stamp. A stall is a block that makes no
-//! progress for the whole limit; a peer that dribbles is bounded by [`SLOWEST`].
+//! Nothing here logs or locks between two blocks, or allocates more than room for a stamp. A stall is
+//! a block that makes no progress for the whole limit; a peer that dribbles is bounded by [`SLOWEST`].
 
-use std::{io, io::Write, ops::Range, str::FromStr, time::Duration};
+use std::{
+    io,
+    io::{IoSlice, Write},
+    ops::Range,
+    str::FromStr,
+    time::Duration,
+};
 
 use crate::{
     error::Error,
@@ -368,6 +374,30 @@ pub fn write_at(file: &FileStorage, mut bytes: &[u8], mut at: u64) -> Result<(),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(Stop::Disk(error)),
         }
+    }
+    Ok(())
+}
+
+/// Writes `parts` one after the other from `at` on: with one call where the system has it.
+///
+/// # Errors
+/// The disk failed.
+pub fn write_parts_at(file: &FileStorage, parts: &[IoSlice<'_>], mut at: u64) -> Result<(), Stop> {
+    #[cfg(all(target_os = "linux", feature = "sockopt"))]
+    {
+        let want = parts.iter().map(|part| part.len()).sum();
+        let stretch = file.stretch(at).map_err(Stop::Disk)?;
+        if let Ok(offset) = i64::try_from(stretch.at)
+            && want as u64 <= stretch.len
+            && nix::sys::uio::pwritev(&*stretch.file, parts, offset) == Ok(want)
+        {
+            return Ok(());
+        }
+    }
+    // Whatever stood in the way, a write at the same place says it.
+    for part in parts {
+        write_at(file, part, at)?;
+        at += part.len() as u64;
     }
     Ok(())
 }

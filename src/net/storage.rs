@@ -189,6 +189,13 @@ mod tests {
             at += copy::read_at(&storage, &mut read[at..], at as u64).expect("there");
         }
         assert!(read == data);
+        let cut = [&data[10..12], &[], &data[12..60], &data[60..60_000]].map(io::IoSlice::new);
+        copy::write_parts_at(&storage, &cut, 0).expect("room");
+        assert_eq!(copy::read_at(&storage, &mut read, 0).expect("there"), 3, "one file's");
+        copy::read_at(&storage, &mut read[3..], 3).expect("there");
+        assert!(read[..59_990] == data[10..60_000] && read[59_990..] == data[59_990..]);
+        let parts = [b"x", b"y"].map(|part| io::IoSlice::new(part));
+        assert!(copy::write_parts_at(&storage, &parts, 70_003).is_err(), "it does not grow");
         assert!(storage.stretch(70_004).is_err() && storage.stretch(u64::MAX).is_err());
         assert!(copy::write_at(&storage, b"xy", 70_003).is_err(), "it does not grow");
         assert_eq!(fs::metadata(folder.path().join("4")).expect("there").len(), 1);

@@ -24,7 +24,7 @@ use crate::{
     text::escape,
     transfer::{Counts, Evidence},
     transport::udp::{
-        block_writer::BlockWriter,
+        block_writer::{BlockRun, BlockWriter},
         group_receiver::Subscription,
         socket::{POLL_INTERVAL, ReceivedRow, RecvSocket},
     },
@@ -258,9 +258,10 @@ impl<'a> Reception<'a> {
         // An empty datagram is one too.
         let datagrams = bytes.chunks(segment).chain(bytes.is_empty().then_some(bytes));
         let (mut count, mut new, mut ended) = (0, 0, Ok(()));
+        let mut run = BlockRun::default();
         for datagram in datagrams {
             count += 1;
-            match self.accept_one(foreign, datagram, (now, read_at)) {
+            match self.accept_one(foreign, datagram, &mut run, (now, read_at)) {
                 Ok(bytes) => new += bytes,
                 Err(error) => {
                     ended = Err(error);
@@ -268,19 +269,21 @@ impl<'a> Reception<'a> {
                 }
             }
         }
+        let written = self.writer.end_run(&mut run).map_err(|stop| self.disk(stop));
         // Once for all of them: the counters of a process's clients lie side by side in memory.
         self.context.moved.fetch_add(new, Ordering::Relaxed);
         if new > 0 {
             self.port.get_or_insert_with(|| from.port());
         }
-        ended.map(|()| count > self.receiver.strange() - strange)
+        ended.and(written).map(|()| count > self.receiver.strange() - strange)
     }
 
     /// Takes in one datagram; returns how many payload bytes it brought that are new.
-    fn accept_one(
+    fn accept_one<'r>(
         &mut self,
         foreign: bool,
-        datagram: &[u8],
+        datagram: &'r [u8],
+        run: &mut BlockRun<'r>,
         (now, read_at): (Moment, (Moment, Moment)),
     ) -> Result<u64> {
         self.delivered += 1;
@@ -291,13 +294,13 @@ impl<'a> Reception<'a> {
         let (written, (offset, len)) = match self.receiver.handle(datagram, now) {
             Delivery::Nothing => return Ok(0),
             Delivery::Block { offset, payload } => {
-                (self.writer.write(offset, payload), (offset, payload.len()))
+                (self.writer.write(run, offset, payload), (offset, payload.len()))
             }
             Delivery::Coded { lacking, others, payload } => {
                 let layout = self.receiver.layout;
                 let others: Vec<_> = others.iter().map(|&b| layout.place(b)).collect();
                 let place = layout.place(lacking);
-                let written = self.writer.write_decoded(payload, &others, place);
+                let written = self.writer.write_decoded(run, payload, &others, place);
                 if written.is_ok() {
                     self.receiver.repaired(lacking);
                 }

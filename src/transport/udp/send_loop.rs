@@ -158,13 +158,20 @@ fn catch_up(via: Via, rate: Rate, datagram: usize, windows: impl Iterator<Item =
     }
 }
 
-/// Datagrams sent at once: a millisecond of the rate.
+/// Datagrams sent at once: a millisecond of the rate. Without one two calls' worth, as a client that
+/// finds more is woken less often.
 fn burst(rate: Option<Rate>, datagram: usize) -> usize {
     let Some(rate) = rate else {
-        return SEGMENTS_MAX;
+        return 2 * SEGMENTS_MAX;
     };
     let stretch = Pacer::new(rate).stretch() / datagram as u64;
     usize::try_from(stretch).unwrap_or(usize::MAX).clamp(1, SEGMENTS_MAX)
+}
+
+/// Most datagrams of a client's turn, after the `sent` that it got: for its first ones no client
+/// waits for longer than one call of each other.
+fn turn(burst: usize, sent: u32) -> usize {
+    if sent == 0 { burst.min(SEGMENTS_MAX) } else { burst }
 }
 
 impl SendLoop {
@@ -283,15 +290,12 @@ impl SendLoop {
         if let Some(destination) = self.seats.remove(&seat) {
             let group = self.group.as_deref();
             let full = alone.or_else(|| group?.full(seat.0));
+            let paced = self.spec.rate.filter(|_| self.spec.via != Via::Raw);
             let passed = group.and_then(|group| group.passed_at);
             let cuts = self.rate_controller.as_ref().filter(|_| group.is_some());
             // What was said first stands.
             let _ = destination.counters.evidence.set(Evidence {
-                paced_us: self
-                    .spec
-                    .rate
-                    .filter(|_| self.spec.via != Via::Raw)
-                    .map(|_| micros(self.paced)),
+                paced_us: paced.map(|_| micros(self.paced)),
                 server_link_us: self.link.full_us(),
                 buffer_full_us: full.map(micros),
                 repair_us: passed.map(|passed| micros(clock::now().since(passed))),
@@ -384,7 +388,8 @@ impl SendLoop {
         let Some(group) = &mut self.group else {
             return;
         };
-        transmits.extend(iter::from_fn(|| group.poll_transmit(now)).take(self.burst));
+        let most = self.burst.min(SEGMENTS_MAX);
+        transmits.extend(iter::from_fn(|| group.poll_transmit(now)).take(most));
         while let Some(straggler) = group.poll_straggler() {
             let seat = SeatId(straggler.client);
             log::info!("seat {seat}: the group is done, this seat is repaired alone");
@@ -410,7 +415,8 @@ impl SendLoop {
                 self.senders.range_mut(self.turn..)
             };
             for (&seat, sender) in senders {
-                while transmits.len() < self.burst {
+                let most = turn(self.burst, sender.pkt);
+                while transmits.len() < most {
                     match sender.poll_transmit(now) {
                         Ok(Some(transmit)) => transmits.push(transmit),
                         Ok(None) => break,
@@ -431,6 +437,16 @@ impl SendLoop {
 mod tests {
     use super::*;
     use crate::proto::udp::control::window;
+
+    #[test]
+    fn turn_is_two_calls_only_without_a_rate_and_after_the_first() {
+        let free = burst(None, 1472);
+        assert_eq!([0, 1, 44].map(|sent| turn(free, sent)), [44, 88, 88]);
+        let paced = burst(Some(Rate(100_000_000)), 1472);
+        assert!(paced < SEGMENTS_MAX, "{paced}");
+        assert_eq!([0, 1].map(|sent| turn(paced, sent)), [paced; 2]);
+        assert_eq!(burst(Some(Rate(100_000_000_000)), 1472), SEGMENTS_MAX);
+    }
 
     #[test]
     fn raw_catch_up_burst_fits_the_smallest_buffer() {
