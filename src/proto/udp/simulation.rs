@@ -20,6 +20,8 @@ fn link(loss: f64, seed: u64) -> Link {
         duplicate: 0.0,
         jitter: (0.0, Duration::ZERO),
         delay: Duration::from_micros(300),
+        queue: Duration::ZERO,
+        line_loss: 0.0,
         seed,
     }
 }
@@ -149,6 +151,15 @@ fn group_repair_costs_less_than_repair_of_each_client() {
     assert!(group.datagrams * 10 < each.datagrams, "{group:?} {each:?}");
 }
 
+#[test]
+fn lost_answer_holds_the_group_for_a_moment_only() {
+    let seconds = |line_loss, seed| {
+        World::new(true, 13, 1000, Link { line_loss, ..link(0.05, seed) }).run().seconds
+    };
+    let held: f64 = (0..20).map(|seed| seconds(0.05, seed) - seconds(0.0, seed)).sum();
+    assert!(held / 20.0 < 0.02, "{held} s in 20 runs");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
     #[test]
@@ -170,6 +181,8 @@ proptest! {
             duplicate,
             jitter: (chance, Duration::from_millis(extra_ms)),
             delay: Duration::from_millis(delay_ms),
+            queue: Duration::ZERO,
+            line_loss: 0.0,
             seed,
         };
         let run = World::new(group, clients, blocks, link).run();
