@@ -124,6 +124,10 @@ impl Conversation<'_> {
         transfer.seconds_client = Some(received.last.since(released));
         let bytes = transfer.bytes_client.unwrap_or_default();
         log_error(lines.write_line(&FromClient::Last { bytes }.encode()));
+        if offer.via == Via::Multicast {
+            // A group waits for it, and TCP finds out at once that it is lost if a line follows.
+            log_error(lines.write_line(&FromClient::Alive { bytes: 0 }.encode()));
+        }
         self.client.set_stage(ClientStage::Verifying);
         self.run.wait_for_receivers();
 

@@ -21,6 +21,10 @@ pub(super) const PROGRESS: Duration = Duration::from_millis(20);
 /// The same while no datagrams come, or nothing is repaired: it shows that the client is there.
 const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
 
+/// The first pause after an answer; each pause after it is twice as long. TCP finds out at once
+/// that a segment was lost when another one follows it, and otherwise only by its timer.
+const FOLLOW: Duration = Duration::from_millis(2);
+
 /// Most lines of one list. The rest of a longer one comes with the next report.
 pub(super) const LINES_MAX: usize = 64;
 
@@ -34,12 +38,15 @@ pub(super) struct ReportTimer {
     /// The round of an END that is to be answered, and when.
     answer: Option<(Moment, u32)>,
     answered: u32,
+    /// The longest pause after the last report.
+    pause: Duration,
 }
 
 impl ReportTimer {
     /// Reports are due after `every` datagrams at the latest.
     pub(super) fn new(every: u32, now: Moment) -> Self {
-        Self { every, unreported: 0, reported_at: now, answer: None, answered: 0 }
+        let pause = SIGN_OF_LIFE;
+        Self { every, unreported: 0, reported_at: now, answer: None, answered: 0, pause }
     }
 
     /// An END of `round` came, to be answered at `at`.
@@ -56,9 +63,11 @@ impl ReportTimer {
         if asked.is_none() && now < self.next(mode) && self.unreported < self.every {
             return None;
         }
+        self.pause = (self.pause * 2).min(SIGN_OF_LIFE);
         if let Some((_, round)) = asked {
             self.answer = None;
             self.answered = round;
+            self.pause = FOLLOW;
         }
         self.unreported = 0;
         self.reported_at = now;
@@ -66,8 +75,11 @@ impl ReportTimer {
     }
 
     fn next(&self, mode: RepairMode) -> Moment {
-        let idle = self.unreported == 0 || mode == RepairMode::Raw;
-        self.reported_at.after(if idle { SIGN_OF_LIFE } else { PROGRESS })
+        self.reported_at.after(match mode {
+            RepairMode::Raw => SIGN_OF_LIFE,
+            _ if self.unreported == 0 => self.pause,
+            _ => self.pause.min(PROGRESS),
+        })
     }
 
     /// When a report is due, unless a datagram comes before.

@@ -42,6 +42,25 @@ fn receiver_reports_only_blocks_that_were_overtaken() {
 }
 
 #[test]
+fn answer_is_followed_by_reports_at_growing_pauses() {
+    for (mode, pauses) in [
+        (RepairMode::Multicast(Duration::ZERO), [2, 4, 8, 16]),
+        (RepairMode::Unicast, [2, 4, 8, 16]),
+        (RepairMode::Raw, [500; 4]),
+    ] {
+        let mut receiver = receiver(mode);
+        receiver.handle(&datagram(8, Body::End { upto: 8, round: 1 }), NOW);
+        assert_eq!(receiver.poll_reports(NOW)[0].round, 1, "the answer");
+        let mut now = NOW;
+        for pause in pauses.map(Duration::from_millis) {
+            assert_eq!(receiver.poll_timeout(), now.after(pause), "{mode:?}");
+            now = receiver.poll_timeout();
+            assert_eq!(receiver.poll_reports(now)[0].round, 0, "only so that something follows");
+        }
+    }
+}
+
+#[test]
 fn xor_delivers_the_one_missing_block() {
     let mut receiver = receiver(RepairMode::Multicast(Duration::ZERO));
     for block in [1, 2] {

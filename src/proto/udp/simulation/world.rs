@@ -2,7 +2,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap},
+    collections::{BTreeMap, BinaryHeap, VecDeque},
     time::Duration,
 };
 
@@ -35,8 +35,18 @@ pub(super) struct Link {
     /// Chance that a datagram takes up to this much longer.
     pub(super) jitter: (f64, Duration),
     pub(super) delay: Duration,
+    /// What waits at most in the sender's own queue.
+    pub(super) queue: Duration,
+    /// Of the segments of a control connection.
+    pub(super) line_loss: f64,
     pub(super) seed: u64,
 }
+
+/// A line is sent again so long after it was, where none follows it; each time twice as long.
+const RTO: u64 = 60_000;
+
+/// After its last block a client says nothing for so long.
+const HASH: u64 = 25_000;
 
 #[allow(clippy::large_enum_variant, reason = "one in a simulation")]
 enum Server {
@@ -53,6 +63,18 @@ struct Client {
     /// It was killed.
     dead: bool,
     timer: u64,
+    /// Its lines that the server has not read, with the number of the first. `None` has come, and
+    /// waits for those before it.
+    lines: VecDeque<Line>,
+    read: u64,
+    /// Until this line is read nothing new is sent: what was sent again fills TCP's window.
+    again: Option<u64>,
+}
+
+/// What a client says, and whether it has come.
+struct Line {
+    event: Option<Event>,
+    came: bool,
 }
 
 enum Event {
@@ -63,6 +85,13 @@ enum Event {
     Timer(u16),
     Report(u16, Report),
     Done(u16),
+    /// It has hashed its copy, and says so.
+    Hashes(u16),
+    /// A line that nobody waits for.
+    Followed,
+    /// A segment with the line of this number comes, or is sent again for the nth time.
+    Segment(u16, u64),
+    Again(u16, u64, u32),
     /// It says nothing any more.
     Dies(u16),
     /// It comes after the others.
@@ -130,6 +159,9 @@ impl World {
                     late: false,
                     dead: false,
                     timer: 0,
+                    lines: VecDeque::new(),
+                    read: 0,
+                    again: None,
                 };
                 (n, client)
             })
@@ -219,6 +251,10 @@ impl World {
                     }
                     self.transmit();
                 }
+                Event::Hashes(n) => self.say(n, Event::Followed),
+                Event::Followed => {}
+                Event::Segment(n, line) => self.read(n, line),
+                Event::Again(n, line, tries) => self.send(n, line, tries),
                 Event::Dies(n) => self.clients.get_mut(&n).expect("known").dead = true,
                 Event::Joins(n) => {
                     self.clients.get_mut(&n).expect("known").late = false;
@@ -236,6 +272,65 @@ impl World {
             whole: whole.count(),
             asides: self.asides,
             done: self.done_at.iter().map(|&(n, at)| (n, at as f64 / 1e6)).collect(),
+        }
+    }
+
+    /// A client sends a line on its control connection.
+    fn say(&mut self, n: u16, event: Event) {
+        if self.link.line_loss == 0.0 {
+            return self.at(self.now + self.link.delay.as_micros() as u64, event);
+        }
+        let client = self.clients.get_mut(&n).expect("known");
+        client.lines.push_back(Line { event: Some(event), came: false });
+        let line = client.read + client.lines.len() as u64 - 1;
+        if client.again.is_none() {
+            self.send(n, line, 0);
+        }
+    }
+
+    fn send(&mut self, n: u16, line: u64, tries: u32) {
+        let client = self.clients.get_mut(&n).expect("known");
+        if line < client.read || client.lines[(line - client.read) as usize].came {
+            return;
+        }
+        if tries > 0 {
+            client.again = Some(line);
+        }
+        if self.chance() < self.link.line_loss {
+            self.at(self.now + (RTO << tries), Event::Again(n, line, tries + 1));
+        } else {
+            self.at(self.now + self.link.delay.as_micros() as u64, Event::Segment(n, line));
+        }
+    }
+
+    /// A segment has come: what was waiting for it is read, and what lacks before it is sent again
+    /// as soon as the client hears of that.
+    fn read(&mut self, n: u16, line: u64) {
+        let client = self.clients.get_mut(&n).expect("known");
+        if line < client.read {
+            return;
+        }
+        let at = (line - client.read) as usize;
+        client.lines[at].came = true;
+        let mut lacking: Vec<(u64, u32)> = (0..at)
+            .filter(|&at| !client.lines[at].came)
+            .map(|at| (client.read + at as u64, 1))
+            .collect();
+        let mut events = Vec::new();
+        while client.lines.front().is_some_and(|line| line.came) {
+            events.extend(client.lines.pop_front().and_then(|line| line.event));
+            client.read += 1;
+        }
+        if client.again.is_some_and(|again| again < client.read) {
+            client.again = None;
+            lacking.extend((client.read..).zip(&client.lines).map(|(line, _)| (line, 0)));
+        }
+        let delay = self.link.delay.as_micros() as u64;
+        for (line, tries) in lacking {
+            self.at(self.now + delay, Event::Again(n, line, tries));
+        }
+        for event in events {
+            self.at(self.now, event);
         }
     }
 
@@ -259,7 +354,8 @@ impl World {
 
     /// Sends one datagram if there is one, in turn; otherwise comes back when there may be.
     fn transmit(&mut self) {
-        if self.now < self.busy_until {
+        let queue = self.link.queue.as_micros() as u64;
+        if self.now + queue < self.busy_until {
             return;
         }
         let now = Moment(self.now);
@@ -306,7 +402,7 @@ impl World {
             }
             return;
         };
-        self.busy_until = self.now + SLOT;
+        self.busy_until = self.now.max(self.busy_until) + SLOT;
         self.sent += 1;
         let bytes = self.datagram(&transmit);
         let receivers: Vec<u16> = match to {
@@ -327,10 +423,10 @@ impl World {
                 if self.chance() < self.link.jitter.0 {
                     delay += (self.chance() * self.link.jitter.1.as_micros() as f64) as u64;
                 }
-                self.at(self.now + SLOT + delay, Event::Arrives(n, bytes.clone(), to.is_some()));
+                self.at(self.busy_until + delay, Event::Arrives(n, bytes.clone(), to.is_some()));
             }
         }
-        self.at(self.now + SLOT, Event::Free);
+        self.at(self.now.max(self.busy_until.saturating_sub(queue)), Event::Free);
     }
 
     fn datagram(&mut self, transmit: &Transmit) -> Vec<u8> {
@@ -385,8 +481,11 @@ impl World {
         if client.receiver.is_whole() && !client.done {
             client.done = true;
             self.done_at.push((n, self.now));
-            let delay = self.link.delay.as_micros() as u64;
-            self.at(self.now + delay, Event::Done(n));
+            self.say(n, Event::Done(n));
+            if self.link.line_loss > 0.0 {
+                self.say(n, Event::Followed);
+                self.at(self.now + HASH, Event::Hashes(n));
+            }
         }
         self.report(n);
     }
@@ -403,9 +502,8 @@ impl World {
         if arm {
             client.timer = timer.0;
         }
-        let delay = self.link.delay.as_micros() as u64;
         for report in reports {
-            self.at(self.now + delay, Event::Report(n, report));
+            self.say(n, Event::Report(n, report));
         }
         if arm {
             self.at(timer.0, Event::Timer(n));
