@@ -250,8 +250,7 @@ impl<'a> Reception<'a> {
     }
 
     /// Takes in what one call received; true when some of it was of this stream.
-    fn accept(&mut self, (from, segment, bytes, read_at): ReceivedRow<'_>) -> Result<bool> {
-        let now = clock::now();
+    fn accept(&mut self, (from, segment, bytes, came): ReceivedRow<'_>) -> Result<bool> {
         let foreign = from.ip().to_canonical() != self.server
             || self.port.is_some_and(|port| port != from.port());
         let strange = self.receiver.strange();
@@ -261,7 +260,7 @@ impl<'a> Reception<'a> {
         let mut run = BlockRun::default();
         for datagram in datagrams {
             count += 1;
-            match self.accept_one(foreign, datagram, &mut run, (now, read_at)) {
+            match self.accept_one(foreign, datagram, &mut run, came) {
                 Ok(bytes) => new += bytes,
                 Err(error) => {
                     ended = Err(error);
@@ -284,14 +283,14 @@ impl<'a> Reception<'a> {
         foreign: bool,
         datagram: &'r [u8],
         run: &mut BlockRun<'r>,
-        (now, read_at): (Moment, (Moment, Moment)),
+        came: (Moment, Moment),
     ) -> Result<u64> {
         self.delivered += 1;
         if foreign {
             self.receiver.handle_foreign();
             return Ok(0);
         }
-        let (written, (offset, len)) = match self.receiver.handle(datagram, now) {
+        let (written, (offset, len)) = match self.receiver.handle(datagram, came.1) {
             Delivery::Nothing => return Ok(0),
             Delivery::Block { offset, payload } => {
                 (self.writer.write(run, offset, payload), (offset, payload.len()))
@@ -308,8 +307,8 @@ impl<'a> Reception<'a> {
             }
         };
         written.map_err(|stop| self.disk(stop))?;
-        self.first.get_or_insert(read_at.0);
-        self.last = read_at.1;
+        self.first.get_or_insert(came.0);
+        self.last = came.1;
         let range = &self.context.range;
         let end = (offset + len as u64).min(range.end);
         Ok(end.saturating_sub(offset.max(range.start)))
