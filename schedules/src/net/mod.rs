@@ -4,10 +4,9 @@
 pub mod arrival;
 pub mod channel;
 pub mod clock;
-pub mod datagrams;
-#[path = "../../../src/net/copy.rs"]
-#[rustfmt::skip] // Its tests are not found from here.
+#[path = "../../../src/net/copy/mod.rs"]
 pub mod copy;
+pub mod datagrams;
 #[path = "../../../src/net/line_stream.rs"]
 pub mod line_stream;
 pub mod primitives;

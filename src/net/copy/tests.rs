@@ -1,12 +1,12 @@
 use std::{
-    io::{Read, Seek},
-    net::TcpListener,
+    io::{Read, Seek, Write},
+    net::{TcpListener, TcpStream},
     sync::{Arc, atomic::AtomicBool},
     thread,
 };
 
 use super::*;
-use crate::units::Rate;
+use crate::{net::storage::FileStorage, units::Rate};
 
 fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
