@@ -17,7 +17,7 @@ use crate::{
     error::{Error, Phase, Result},
     net::{clock, line_stream::LineStream, primitives::TcpStream},
     proto::native::FromClient,
-    server::{catalog::Source, gate::SeatConnection},
+    server::{catalog::Source, gate::seat_connection::SeatConnection},
     session::{SeatId, Via},
     transfer::{Counts, Outcome},
     units::{Moment, Rate},

@@ -50,7 +50,7 @@ pub mod release;
 mod roster;
 mod samples;
 pub mod seat;
-mod seat_connection;
+pub(super) mod seat_connection;
 mod seat_limits;
 mod state;
 mod vacancy;
