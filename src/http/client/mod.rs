@@ -276,7 +276,8 @@ impl HttpFetch<'_> {
         // By this the server knows that the last byte was read; one that is gone knows it too.
         let _ = stream.shutdown(Shutdown::Both);
         transfer.first_client = (want > 0).then(|| (clock::id(), first_at));
-        transfer.seconds_client = Some(times.last.max(first_at).since(response.head_at));
+        transfer.seconds_client =
+            Some(times.end(response.head_at, first_at).since(response.head_at));
         Ok(())
     }
 

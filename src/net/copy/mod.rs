@@ -111,6 +111,15 @@ pub struct CopyTimes {
     pub last: Moment,
 }
 
+impl CopyTimes {
+    /// When the last bytes came, where the first came at `first`. What came in one segment with the word
+    /// that `began` it has no time of its own: it counts until now, when it is written.
+    pub fn end(&self, began: Moment, first: Moment) -> Moment {
+        let last = self.last.max(first);
+        if last > began { last } else { clock::now() }
+    }
+}
+
 /// Buffer of the buffered loop, bytes.
 pub const COPY_BUF: usize = 64 * 1024;
 

@@ -273,3 +273,13 @@ fn own_rate_below_the_slowest_is_not_the_peers_fault() {
     far.read_to_end(&mut got).expect("received");
     assert_eq!(got, [7; 2000]);
 }
+
+#[test]
+fn what_came_with_its_word_counts_until_it_is_written() {
+    let times = |last| CopyTimes { last: Moment(last), ..CopyTimes::default() };
+    let began = clock::now();
+    assert_eq!(times(began.0 + 9).end(began, began), Moment(began.0 + 9));
+    assert_eq!(times(0).end(began, Moment(began.0 + 5)), Moment(began.0 + 5), "all in the first");
+    let now = times(0).end(began, began);
+    assert!(began <= now && now <= clock::now());
+}

@@ -156,7 +156,7 @@ impl LabFetch<'_> {
         let moved = (bytes, file.bytes);
         let times =
             received.map_err(|stop| receive::stopped(stop, lines.peer, self.order, moved))?;
-        transfer.seconds_client = Some(times.last.max(lines.came_at).since(released));
+        transfer.seconds_client = Some(times.end(released, lines.came_at).since(released));
         Ok(())
     }
 }

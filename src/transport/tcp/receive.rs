@@ -74,7 +74,7 @@ impl ReceiveSession for TcpReceiver {
             write_us: Some(micros(times.write)),
             ..Evidence::default()
         };
-        let last = times.last.max(first);
+        let last = times.end(lines.came_at, first);
         Ok(Received { first: Some(first), last, counts: Counts::default(), evidence })
     }
 }
