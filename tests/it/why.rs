@@ -316,7 +316,7 @@ fn small_buffer_of_one_host_of_a_group_is_named() {
     // What would enlarge the buffers of its two sockets for datagrams does nothing. Its reports take
     // their time, as over a long way: a small buffer is no limit on a short one.
     let client = "strace -f -qq -o /dev/null -e trace=setsockopt \
-                  -e inject=setsockopt:retval=0:when=6..9+3";
+                  -e inject=setsockopt:retval=0:when=7..11+4";
     let star = ["0=1gbit", "1=200mbit", "2=300kbit/200mbit", "3=200mbit"];
     let star: Vec<&str> = star.iter().flat_map(|host| ["--host", host]).collect();
     let sick = Sick { via: "multicast", star: &star, size: 30, ..HEALTHY };
