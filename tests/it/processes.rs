@@ -391,7 +391,7 @@ fn interrupted_system_calls_change_no_byte() {
     }
     within(LIMIT * 2, || {
         let calls = [
-            ("recvfrom,read", "EINTR"),
+            ("recvfrom,recvmsg,read", "EINTR"),
             ("sendfile,splice", "EINTR"),
             ("sendto,write,pwrite64", "EINTR"),
             ("pread64", "EINTR"),
