@@ -32,8 +32,8 @@ pub struct GroupBatch {
     pub from: SocketAddr,
     /// The length of each datagram but the last, which may be shorter.
     pub segment: usize,
-    /// When the first and the last of them were read.
-    pub read_at: (Moment, Moment),
+    /// When the first and the last of them came.
+    pub came_at: (Moment, Moment),
     /// The datagrams.
     pub bytes: Vec<u8>,
 }
@@ -77,8 +77,8 @@ const QUEUE: usize = 256;
 fn serve(mut socket: RecvSocket, receiver: &Weak<GroupReceiver>) {
     loop {
         let batch = match socket.gather(true) {
-            Ok(Some((from, segment, bytes, read_at))) => {
-                Some(Arc::new(GroupBatch { from, segment, bytes: bytes.to_vec(), read_at }))
+            Ok(Some((from, segment, bytes, came_at))) => {
+                Some(Arc::new(GroupBatch { from, segment, bytes: bytes.to_vec(), came_at }))
             }
             Ok(None) => None,
             Err(error) => return log::warn!("a group's socket failed: {error}"),

@@ -230,7 +230,7 @@ impl<'a> Reception<'a> {
         let failed = || Error::io("receive datagrams", server);
         let mut came = None;
         if let Some(batch) = group.receive(wait).map_err(failed())? {
-            let row = (batch.from, batch.segment, &batch.bytes[..], batch.read_at);
+            let row = (batch.from, batch.segment, &batch.bytes[..], batch.came_at);
             came = Some(self.accept(row)?);
         }
         // A silent group may have left this client to a stream of its own.

@@ -37,7 +37,7 @@ pub struct SendSocket {
 }
 
 /// Datagrams of one sender: their length, which only the last may be shorter than, their bytes, and
-/// when the first and the last of them were read.
+/// when the first and the last of them came.
 pub type ReceivedRow<'a> = (SocketAddr, usize, &'a [u8], (Moment, Moment));
 
 /// Receives datagrams.
@@ -295,7 +295,7 @@ impl RecvSocket {
                 None => return Ok(None),
             },
         };
-        let mut read_at = (at, at);
+        let mut came_at = (at, at);
         let mut napped = false;
         // A shorter one ends the row, and so does an empty one.
         while end > start
@@ -305,7 +305,7 @@ impl RecvSocket {
             match self.one(end, false)? {
                 Some((who, length, len, at)) if who == from && length == segment && len > 0 => {
                     end += len;
-                    read_at.1 = at;
+                    came_at.1 = at;
                 }
                 Some((who, length, len, at)) => {
                     self.pending = Some((who, length, end..end + len, at));
@@ -319,10 +319,10 @@ impl RecvSocket {
                 }
             }
         }
-        Ok(Some((from, segment, &self.buffer[start..end], read_at)))
+        Ok(Some((from, segment, &self.buffer[start..end], came_at)))
     }
 
-    /// One call's datagrams, to the buffer from `at` on, and when they were there.
+    /// One call's datagrams, to the buffer from `at` on, and when they came.
     fn one(
         &mut self,
         at: usize,

@@ -65,14 +65,14 @@ struct Client {
     timer: u64,
     /// Its lines that the server has not read, with the number of the first. `None` has come, and
     /// waits for those before it.
-    lines: VecDeque<Line>,
+    lines: VecDeque<ControlLine>,
     read: u64,
     /// Until this line is read nothing new is sent: what was sent again fills TCP's window.
     again: Option<u64>,
 }
 
 /// What a client says, and whether it has come.
-struct Line {
+struct ControlLine {
     event: Option<Event>,
     came: bool,
 }
@@ -281,7 +281,7 @@ impl World {
             return self.at(self.now + self.link.delay.as_micros() as u64, event);
         }
         let client = self.clients.get_mut(&n).expect("known");
-        client.lines.push_back(Line { event: Some(event), came: false });
+        client.lines.push_back(ControlLine { event: Some(event), came: false });
         let line = client.read + client.lines.len() as u64 - 1;
         if client.again.is_none() {
             self.send(n, line, 0);
