@@ -12,7 +12,7 @@ fn budget_is_kept() {
     let files = source::library();
     let readme = fs::read_to_string(known::root().join("README.md")).expect("README.md");
     let table = [
-        ("code-lines", 41_006, files.iter().map(code_lines).sum(), "lines of code in src/"),
+        ("code-lines", 41_012, files.iter().map(code_lines).sum(), "lines of code in src/"),
         (
             "use-statements",
             2_000,

@@ -2,11 +2,14 @@
 
 use std::{io, ops::Range};
 
-use crate::net::{
-    arrival, clock,
-    copy::{COPY_BUF, CopyTimes, Copying, Method, Stop, lap, peer, write_at},
-    primitives::{TcpStream, atomic::Ordering},
-    storage::FileStorage,
+use crate::{
+    net::{
+        arrival, clock,
+        copy::{COPY_BUF, CopyTimes, Copying, Method, Stop, lap, peer, write_at},
+        primitives::{TcpStream, atomic::Ordering},
+        storage::FileStorage,
+    },
+    units::Moment,
 };
 
 /// Receives exactly `range` into the same place of `file`, after `first`, which is the beginning
@@ -39,7 +42,14 @@ pub fn receive(
         copying.may_go_on()?;
         let left = usize::try_from(range.end - at).unwrap_or(usize::MAX);
         let len = left.min(buffer.len());
-        let (read, came) = match arrival::read(stream, &mut buffer[..len]) {
+        let part = &mut buffer[..len];
+        // Only of the last bytes it is asked when they came, and a stamp has its cost.
+        let came = if left > len {
+            io::Read::read(&mut &*stream, part).map(|read| (read, Moment::default()))
+        } else {
+            arrival::read(stream, part)
+        };
+        let (read, came) = match came {
             Ok((0, _)) => return Err(Stop::Peer(io::ErrorKind::UnexpectedEof.into())),
             Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
